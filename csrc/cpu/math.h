@@ -1,0 +1,126 @@
+// Elementary functions on vectors. Errors are maxima over all float32 inputs of the stated range, in units in the last
+// place (tests/test_math.py measures them on every level).
+#pragma once
+
+#include "vec.h"
+
+namespace gencore::GENCORE_LEVEL {
+
+// e^x; below -87.3 it falls to 0, above 88.7 it is inf. 1.0 ulp.
+// x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite), degree-6 polynomial, 2^n as two factors so that no exponent overflows.
+GENCORE_INLINE F exp(F x) {
+  x = min(max(x, splat(-104.0f)), splat(89.0f));
+  const I n = round_to_int(x * 1.44269504088896341f);
+  const F nf = to_float(n);
+  F r = fma(nf, splat(-0.693359375f), x);
+  r = fma(nf, splat(2.12194440e-4f), r);
+  F p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  const I half = n >> 1;
+  return p * as_float((half + 127) << 23) * as_float((n - half + 127) << 23);
+}
+
+// e^-|x|, the tail that logistic and softplus are made of: in (0, 1]; below 2^-126 it is 0.
+GENCORE_INLINE F exp_minus_abs(F x) {
+  const F a = max(as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)), splat(-87.0f));
+  const I n = round_to_int(a * 1.44269504088896341f);
+  const F nf = to_float(n);
+  F r = fma(nf, splat(-0.693359375f), a);
+  r = fma(nf, splat(2.12194440e-4f), r);
+  F p = splat(1.3981999507e-3f);
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  return as_float(as_int(p) + (n << 23));
+}
+
+// ln x for finite x > 0; -inf at 0. 1.0 ulp.
+GENCORE_INLINE F log(F x) {
+  const Mask tiny = less(x, splat(1.17549435e-38f));  // subnormal: scale up
+  const F scaled = select(tiny, x * 8388608.0f, x);
+  // mantissa in [sqrt(1/2), sqrt(2)).
+  const I bits_of_x = as_int(scaled);
+  const I shifted = bits_of_x - 0x3f3504f3;
+  const I e = shifted >> 23;
+  const F m = as_float(bits_of_x - (e << 23));
+  const F ef = to_float(e) - select(tiny, splat(23.0f), splat(0.0f));
+  const F r = m - 1.0f;
+  const F z = r * r;
+  F p = splat(7.0376836292e-2f);
+  p = fma(p, r, splat(-1.1514610310e-1f));
+  p = fma(p, r, splat(1.1676998740e-1f));
+  p = fma(p, r, splat(-1.2420140846e-1f));
+  p = fma(p, r, splat(1.4249322787e-1f));
+  p = fma(p, r, splat(-1.6668057665e-1f));
+  p = fma(p, r, splat(2.0000714765e-1f));
+  p = fma(p, r, splat(-2.4999993993e-1f));
+  p = fma(p, r, splat(3.3333331174e-1f));
+  F y = p * r * z;
+  y = fma(ef, splat(-2.12194440e-4f), y);
+  y = fma(z, splat(-0.5f), y);
+  y = r + y;
+  y = fma(ef, splat(0.693359375f), y);
+  return select(less_equal(x, splat(0.0f)), splat(-__builtin_inff()), y);
+}
+
+// 1 / (1 + e^-x), from e^-|x|: no overflow at either end.
+GENCORE_INLINE F logistic(F x) {
+  const F e = exp_minus_abs(x);
+  return select(less(splat(0.0f), x), splat(1.0f), e) / (1.0f + e);
+}
+
+// ln(1 + t) for t in [0, 1], exact where 1 + t rounds (Kahan's correction).
+GENCORE_INLINE F log1p_unit(F t) {
+  const F u = 1.0f + t;
+  const F d = u - 1.0f;
+  return select(less_equal(d, splat(0.0f)), t, log(u) * (t / select(less_equal(d, splat(0.0f)), splat(1.0f), d)));
+}
+
+// ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|).
+GENCORE_INLINE F softplus(F x) { return max(x, splat(0.0f)) + log1p_unit(exp_minus_abs(x)); }
+
+// tanh x: an odd polynomial for |x| < 0.625, else 1 - 2 / (e^2|x| + 1).
+GENCORE_INLINE F tanh(F x) {
+  const F a = abs(x);
+  const F e = exp_minus_abs(a + a);
+  const F large = (1.0f - e) / (1.0f + e);
+  const F z = x * x;
+  F p = splat(-5.70498872745e-3f);
+  p = fma(p, z, splat(2.06390887954e-2f));
+  p = fma(p, z, splat(-5.37397155531e-2f));
+  p = fma(p, z, splat(1.33314422036e-1f));
+  p = fma(p, z, splat(-3.33332819422e-1f));
+  const F small = fma(p * z, x, x);
+  const F signed_large = as_float(as_int(large) | (as_int(x) & static_cast<std::int32_t>(0x80000000u)));
+  return select(less(a, splat(0.625f)), small, signed_large);
+}
+
+// cos(2 pi t) and sin(2 pi t) for t in [0, 1].
+GENCORE_INLINE void cos_sin_turn(F t, F& cosine, F& sine) {
+  const F q = round(t * 4.0f);                    // quarter turns, 0 .. 4
+  const F r = (t - q * 0.25f) * 6.28318530717958648f;  // |r| <= pi / 4; t - q / 4 is exact
+  const F z = r * r;
+  F s = splat(-1.9515295891e-4f);
+  s = fma(s, z, splat(8.3321608736e-3f));
+  s = fma(s, z, splat(-1.6666654611e-1f));
+  s = fma(s * z, r, r);
+  F c = splat(2.443315711809948e-5f);
+  c = fma(c, z, splat(-1.388731625493765e-3f));
+  c = fma(c, z, splat(4.166664568298827e-2f));
+  c = fma(c * z, z, fma(z, splat(-0.5f), splat(1.0f)));
+  const I quarter = round_to_int(q);
+  const I odd = -(quarter & 1);  // all ones where sine and cosine swap
+  const I cos_bits = (as_int(s) & odd) | (as_int(c) & ~odd);
+  const I sin_bits = (as_int(c) & odd) | (as_int(s) & ~odd);
+  cosine = as_float(cos_bits ^ (((quarter + 1) & 2) << 30));
+  sine = as_float(sin_bits ^ ((quarter & 2) << 30));
+}
+
+}  // namespace gencore::GENCORE_LEVEL

@@ -1,0 +1,18 @@
+// A lambda over the thread pool. The wrapper is in the level's namespace, so nothing of it can be shared across levels.
+#pragma once
+
+#include <cstdint>
+
+#include "../runtime/parallel.h"
+#include "gencore/view.h"
+
+namespace gencore::GENCORE_LEVEL {
+
+template <class Body>
+void parallel_for(std::int64_t tasks, const Body& body) {
+  runtime::parallel_for(
+      tasks, [](void* context, std::int64_t task) { (*static_cast<const Body*>(context))(task); },
+      const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace gencore::GENCORE_LEVEL

@@ -1,0 +1,145 @@
+// Vectors of the native width: the few operations that kernels are written in. Everything here is inlined into the
+// namespace of one ISA level.
+//
+// F, I, U are vectors of `lanes` float, int32, uint32 (GCC vector types: + - * / & | ^ << >> work on them); Mask is the
+// result of a comparison. A level without an instruction falls to a loop over lanes, which the compiler lowers.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "gencore/view.h"
+
+#if !defined(GENCORE_LEVEL)
+#error "kernel sources are compiled once per ISA level, with GENCORE_LEVEL naming it"
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#define GENCORE_AVX512 1
+#define GENCORE_LANES 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define GENCORE_AVX2 1
+#define GENCORE_LANES 8
+#else
+#define GENCORE_LANES 4
+#endif
+
+#define GENCORE_UNROLL _Pragma("GCC unroll 32")
+
+namespace gencore::GENCORE_LEVEL {
+
+constexpr int lanes = GENCORE_LANES;
+
+typedef float F __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
+typedef std::int32_t I __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
+typedef std::uint32_t U __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
+typedef std::uint64_t U64 __attribute__((vector_size(4 * GENCORE_LANES), may_alias));  // lanes / 2 of them
+
+GENCORE_INLINE F splat(float x) { return F{} + x; }
+GENCORE_INLINE U splat_u(std::uint32_t x) { return U{} + x; }
+GENCORE_INLINE I splat_i(std::int32_t x) { return I{} + x; }
+GENCORE_INLINE F load(const float* p) {
+  F v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+GENCORE_INLINE void store(float* p, F v) { std::memcpy(p, &v, sizeof v); }
+GENCORE_INLINE void store_u(std::uint32_t* p, U v) { std::memcpy(p, &v, sizeof v); }
+GENCORE_INLINE F as_float(I v) { return (F)v; }
+GENCORE_INLINE I as_int(F v) { return (I)v; }
+GENCORE_INLINE F to_float(I v) { return __builtin_convertvector(v, F); }
+GENCORE_INLINE U iota() {
+  U v;
+  for (int i = 0; i < lanes; ++i) v[i] = static_cast<std::uint32_t>(i);
+  return v;
+}
+GENCORE_INLINE F abs(F v) { return (F)((I)v & 0x7FFFFFFF); }
+
+#if defined(GENCORE_AVX512)
+
+typedef __mmask16 Mask;
+GENCORE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+GENCORE_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
+GENCORE_INLINE F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
+GENCORE_INLINE F sqrt(F a) { return (F)_mm512_sqrt_ps((__m512)a); }
+GENCORE_INLINE F round(F a) { return (F)_mm512_roundscale_ps((__m512)a, 8); }
+GENCORE_INLINE I round_to_int(F a) { return (I)_mm512_cvtps_epi32((__m512)a); }
+GENCORE_INLINE Mask less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+GENCORE_INLINE Mask less_equal(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+GENCORE_INLINE F select(Mask m, F a, F b) { return (F)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
+GENCORE_INLINE std::uint32_t bits(Mask m) { return m; }
+GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+GENCORE_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+
+#elif defined(GENCORE_AVX2)
+
+typedef __m256 Mask;
+GENCORE_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+GENCORE_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
+GENCORE_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+GENCORE_INLINE F sqrt(F a) { return (F)_mm256_sqrt_ps((__m256)a); }
+GENCORE_INLINE F round(F a) { return (F)_mm256_round_ps((__m256)a, 8); }
+GENCORE_INLINE I round_to_int(F a) { return (I)_mm256_cvtps_epi32((__m256)a); }
+GENCORE_INLINE Mask less(F a, F b) { return _mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ); }
+GENCORE_INLINE Mask less_equal(F a, F b) { return _mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ); }
+GENCORE_INLINE F select(Mask m, F a, F b) { return (F)_mm256_blendv_ps((__m256)b, (__m256)a, m); }
+GENCORE_INLINE std::uint32_t bits(Mask m) { return static_cast<std::uint32_t>(_mm256_movemask_ps(m)); }
+GENCORE_INLINE __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm256_maskload_ps(p, first_lanes(n)); }
+GENCORE_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
+GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+
+#else  // portable
+
+typedef I Mask;
+GENCORE_INLINE F fma(F a, F b, F c) { return a * b + c; }  // two roundings: there may be no fused instruction
+GENCORE_INLINE F min(F a, F b) { return a < b ? a : b; }
+GENCORE_INLINE F max(F a, F b) { return a > b ? a : b; }
+GENCORE_INLINE F sqrt(F a) {
+  for (int i = 0; i < lanes; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+}
+// Nearest even, for |a| < 2^22.
+GENCORE_INLINE F round(F a) {
+  const F magic = splat(12582912.0f);
+  return (a + magic) - magic;
+}
+GENCORE_INLINE I round_to_int(F a) { return __builtin_convertvector(round(a), I); }
+GENCORE_INLINE Mask less(F a, F b) { return a < b; }
+GENCORE_INLINE Mask less_equal(F a, F b) { return a <= b; }
+GENCORE_INLINE F select(Mask m, F a, F b) { return m ? a : b; }
+GENCORE_INLINE std::uint32_t bits(Mask m) {
+  std::uint32_t b = 0;
+  for (int i = 0; i < lanes; ++i) b |= (m[i] & 1u) << i;
+  return b;
+}
+GENCORE_INLINE F load_first(const float* p, int n) {
+  F v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+GENCORE_INLINE void store_first(float* p, F v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+
+#endif
+
+// Sum over lanes in lane order, in float64.
+GENCORE_INLINE double sum(F v) {
+  double s = 0;
+  for (int i = 0; i < lanes; ++i) s += static_cast<double>(v[i]);
+  return s;
+}
+
+GENCORE_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+GENCORE_INLINE std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+GENCORE_INLINE std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+GENCORE_INLINE std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace gencore::GENCORE_LEVEL

@@ -1,0 +1,54 @@
+// Errors of a wrong call, and the checks that raise them. A bug in gencore is an assertion, never one of these.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "gencore/view.h"
+
+namespace gencore {
+
+// A wrong value or shape (Python: ValueError).
+class GENCORE_API Error : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+// A wrong kind of array: dtype, device, memory order, read-only (Python: TypeError).
+class GENCORE_API TypeError : public Error {
+ public:
+  using Error::Error;
+};
+
+namespace check {
+
+// `op: expected ARG WHAT, received GOT`
+[[noreturn]] GENCORE_API void fail(const char* op, const char* arg, const std::string& expected,
+                                   const std::string& received);
+GENCORE_API std::string shape_text(const std::int64_t* shape, int rank);
+GENCORE_API void shape(const char* op, const char* arg, const std::int64_t* actual, int rank,
+                       std::initializer_list<std::int64_t> expected, const char* because);
+
+template <class T, int N>
+void shape(const char* op, const char* arg, const View<T, N>& view, std::initializer_list<std::int64_t> expected,
+           const char* because) {
+  shape(op, arg, view.shape, N, expected, because);
+}
+inline void shape(const char* op, const char* arg, const ConstStates& s, std::initializer_list<std::int64_t> expected,
+                  const char* because) {
+  shape(op, arg, s.shape, 2, expected, because);
+}
+template <class V>
+void given(const char* op, const char* arg, const V& view) {
+  if (!view.given()) fail(op, arg, "to be given", "nothing");
+}
+GENCORE_API void at_least(const char* op, const char* arg, std::int64_t value, std::int64_t least);
+GENCORE_API void in_range(const char* op, const char* arg, std::int64_t value, std::int64_t least, std::int64_t most);
+GENCORE_API void finite(const char* op, const char* arg, double value);
+// Every element finite; names the first that is not.
+GENCORE_API void finite(const char* op, const char* arg, const float* data, std::int64_t n);
+
+}  // namespace check
+}  // namespace gencore

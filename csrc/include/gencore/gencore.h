@@ -1,0 +1,13 @@
+// Everything a C++ program needs.
+#pragma once
+
+#include "gencore/dense.h"
+#include "gencore/error.h"
+#include "gencore/model_file.h"
+#include "gencore/op.h"
+#include "gencore/optim.h"
+#include "gencore/random.h"
+#include "gencore/rbm.h"
+#include "gencore/runtime.h"
+#include "gencore/sample.h"
+#include "gencore/view.h"

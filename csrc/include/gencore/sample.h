@@ -1,0 +1,127 @@
+// Random variates into arrays, addressed by coordinates: out[row, unit] depends on (key, step, first_row + row, unit) only.
+#pragma once
+
+#include "gencore/op.h"
+
+#define GENCORE_SAMPLE_OPS(X) X(Uniform) X(Normal) X(Exponential) X(Bernoulli) X(Categorical)
+
+namespace gencore::sample {
+
+// Fields that every variate op has.
+struct Coordinates : OpBase {
+  Key key{};
+  std::int64_t first_row = 0, step = 0;
+
+  template <class Op, class F>
+  static void coordinate_fields(F&& f) {
+    f("key", &Op::key);
+    f("first_row", &Op::first_row);
+    f("step", &Op::step);
+  }
+  void check_coordinates(const char* op) const;
+};
+
+// ((word >> 9) + 1/2) 2^-23: in (0, 1), never 0 or 1.
+struct Uniform : Coordinates {
+  static constexpr const char* name = "sample.uniform";
+  Matrix<float> out{};
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("out", &Uniform::out);
+    coordinate_fields<Uniform>(f);
+  }
+};
+
+// Standard normal by Box-Muller on pairs of words.
+struct Normal : Coordinates {
+  static constexpr const char* name = "sample.normal";
+  Matrix<float> out{};
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("out", &Normal::out);
+    coordinate_fields<Normal>(f);
+  }
+};
+
+// -log(uniform), mean 1.
+struct Exponential : Coordinates {
+  static constexpr const char* name = "sample.exponential";
+  Matrix<float> out{};
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("out", &Exponential::out);
+    coordinate_fields<Exponential>(f);
+  }
+};
+
+// 1 with probability p, resolved to 2^-32.
+struct Bernoulli : Coordinates {
+  static constexpr const char* name = "sample.bernoulli";
+  Matrix<const float> p{};
+  Matrix<std::uint8_t> out{};
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("p", &Bernoulli::p);
+    f("out", &Bernoulli::out);
+    coordinate_fields<Bernoulli>(f);
+  }
+};
+
+// out[row] = k with probability softmax(logits[row])_k, by inversion of one uniform a row.
+struct Categorical : Coordinates {
+  static constexpr const char* name = "sample.categorical";
+  Matrix<const float> logits{};
+  Vector<std::int64_t> out{};
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("logits", &Categorical::logits);
+    f("out", &Categorical::out);
+    coordinate_fields<Categorical>(f);
+  }
+};
+
+GENCORE_API void run(const Uniform& op);
+GENCORE_API void run(const Normal& op);
+GENCORE_API void run(const Exponential& op);
+GENCORE_API void run(const Bernoulli& op);
+GENCORE_API void run(const Categorical& op);
+
+inline void Coordinates::check_coordinates(const char* op) const {
+  check::in_range(op, "first_row", first_row, 0, std::int64_t{0xFFFFFFFF});
+  check::in_range(op, "step", step, 0, max_step);
+}
+
+inline void Uniform::check() const {
+  check::given(name, "out", out);
+  check_coordinates(name);
+}
+
+inline void Normal::check() const {
+  check::given(name, "out", out);
+  check_coordinates(name);
+}
+
+inline void Exponential::check() const {
+  check::given(name, "out", out);
+  check_coordinates(name);
+}
+
+inline void Bernoulli::check() const {
+  check::given(name, "p", p);
+  check::shape(name, "out", out, {p.shape[0], p.shape[1]}, "the shape of p");
+  check_coordinates(name);
+}
+
+inline void Categorical::check() const {
+  check::given(name, "logits", logits);
+  if (logits.shape[0] > 0) check::at_least(name, "the number of categories, logits' columns,", logits.shape[1], 1);
+  check::shape(name, "out", out, {logits.shape[0]}, "the rows of logits");
+  check_coordinates(name);
+}
+
+}  // namespace gencore::sample

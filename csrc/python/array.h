@@ -1,0 +1,155 @@
+// The only place where a Python object becomes a View. Checks dtype, device, memory order and writability; converts and
+// copies nothing.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "gencore/gencore.h"
+
+namespace gencore::python {
+
+namespace py = pybind11;
+
+// The array behind one argument, and whoever must stay alive while its memory is used.
+struct Argument {
+  const char* op;
+  const char* name;
+  py::handle value;
+  std::vector<py::object>& keep_alive;
+};
+
+inline std::string type_name(py::handle value) { return py::str(py::type::handle_of(value).attr("__name__")); }
+
+[[noreturn]] inline void wrong_type(const Argument& arg, const std::string& expected, const std::string& received) {
+  throw TypeError(std::string(arg.op) + ": expected " + arg.name + " " + expected + ", received " + received);
+}
+
+// NumPy arrays as they are; whatever else speaks DLPack on the CPU (torch, jax, ...) zero-copy through numpy.from_dlpack.
+inline py::array as_array(const Argument& arg) {
+  if (py::isinstance<py::array>(arg.value)) return py::reinterpret_borrow<py::array>(arg.value);
+  if (py::hasattr(arg.value, "__dlpack__")) {
+    try {
+      py::object array = py::module_::import("numpy").attr("from_dlpack")(arg.value);
+      arg.keep_alive.push_back(array);
+      return py::reinterpret_borrow<py::array>(array);
+    } catch (py::error_already_set& error) {
+      wrong_type(arg, "to be an array on the CPU", type_name(arg.value) + " (" + std::string(py::str(error.value())) + ")");
+    }
+  }
+  wrong_type(arg, "to be an array (NumPy, or one that speaks DLPack)", type_name(arg.value));
+}
+
+inline std::string dtype_text(const py::array& array) { return py::str(array.dtype()); }
+
+inline bool matches(const py::array& array, char kind, py::ssize_t itemsize) {
+  const py::dtype dtype = array.dtype();
+  return dtype.kind() == kind && dtype.itemsize() == itemsize && dtype.byteorder() != '>';
+}
+
+template <class T>
+bool has_dtype(const py::array& array) {
+  using Value = std::remove_const_t<T>;
+  if constexpr (std::is_same_v<Value, float>) return matches(array, 'f', 4);
+  if constexpr (std::is_same_v<Value, double>) return matches(array, 'f', 8);
+  if constexpr (std::is_same_v<Value, std::int64_t>) return matches(array, 'i', 8);
+  if constexpr (std::is_same_v<Value, std::uint8_t>) return matches(array, 'u', 1) || matches(array, 'b', 1);
+}
+
+template <class T>
+constexpr const char* dtype_name() {
+  using Value = std::remove_const_t<T>;
+  if constexpr (std::is_same_v<Value, float>) return "float32";
+  if constexpr (std::is_same_v<Value, double>) return "float64";
+  if constexpr (std::is_same_v<Value, std::int64_t>) return "int64";
+  if constexpr (std::is_same_v<Value, std::uint8_t>) return "uint8 or bool";
+}
+
+inline std::string shape_of(const py::array& array) {
+  std::vector<std::int64_t> shape(array.shape(), array.shape() + array.ndim());
+  if (shape.empty()) return "()";
+  return check::shape_text(shape.data(), static_cast<int>(shape.size()));
+}
+
+// Rank, order and writability, common to every kind of View.
+inline void check_layout(const Argument& arg, const py::array& array, int rank, bool writable) {
+  if (array.ndim() != rank) {
+    check::fail(arg.op, arg.name, "to have " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions"),
+                "shape " + shape_of(array));
+  }
+  if ((array.flags() & py::array::c_style) == 0) {
+    wrong_type(arg, "to be contiguous in C order (cure: numpy.ascontiguousarray)",
+               (array.flags() & py::array::f_style) != 0 ? "Fortran order" : "a strided array");
+  }
+  if (writable && !array.writeable()) wrong_type(arg, "to be writable", "a read-only array");
+}
+
+inline std::string cure(const char* dtype) { return std::string(" (cure: .astype(numpy.") + dtype + "))"; }
+
+template <class T, int N>
+void cast(const Argument& arg, View<T, N>& view) {
+  const py::array array = as_array(arg);
+  if (!has_dtype<T>(array)) {
+    const std::string name = dtype_name<T>();
+    wrong_type(arg, "of dtype " + name + cure(name.substr(0, name.find(' ')).c_str()), dtype_text(array));
+  }
+  check_layout(arg, array, N, !std::is_const_v<T>);
+  view.data = static_cast<T*>(const_cast<void*>(array.data()));
+  for (int i = 0; i < N; ++i) view.shape[i] = array.shape(i);
+}
+
+template <class S>
+void cast_states(const Argument& arg, S& states, bool writable) {
+  const py::array array = as_array(arg);
+  if (has_dtype<std::uint8_t>(array)) {
+    states.type = StateType::u8;
+  } else if (has_dtype<float>(array)) {
+    states.type = StateType::f32;
+  } else {
+    wrong_type(arg, "of dtype bool, uint8 or float32" + cure("uint8"), dtype_text(array));
+  }
+  check_layout(arg, array, 2, writable);
+  states.data = const_cast<void*>(array.data());
+  states.shape[0] = array.shape(0);
+  states.shape[1] = array.shape(1);
+}
+inline void cast(const Argument& arg, ConstStates& states) { cast_states(arg, states, false); }
+inline void cast(const Argument& arg, States& states) { cast_states(arg, states, true); }
+
+template <class T>
+T number(const Argument& arg, const char* expected) {
+  try {
+    return arg.value.cast<T>();
+  } catch (const py::cast_error&) {
+    wrong_type(arg, expected, std::string(py::repr(arg.value)));
+  }
+}
+inline void cast(const Argument& arg, std::int64_t& value) { value = number<std::int64_t>(arg, "to be an integer"); }
+inline void cast(const Argument& arg, float& value) { value = number<float>(arg, "to be a number"); }
+inline void cast(const Argument& arg, bool& value) { value = number<bool>(arg, "to be True or False"); }
+inline void cast(const Argument& arg, Key& value) {
+  value = make_key(number<std::uint64_t>(arg, "to be an integer from 0 to 2^64 - 1"));
+}
+template <class E>
+std::enable_if_t<std::is_enum_v<E>> cast(const Argument& arg, E& value) {
+  value = static_cast<E>(number<std::int32_t>(arg, "to be an integer"));
+}
+
+// How each argument reads in the typed stub.
+template <class T, int N>
+std::string annotation(const View<T, N>&) { return "Array"; }
+inline std::string annotation(const ConstStates&) { return "Array"; }
+inline std::string annotation(const States&) { return "Array"; }
+inline std::string annotation(std::int64_t) { return "int"; }
+inline std::string annotation(float) { return "float"; }
+inline std::string annotation(bool) { return "bool"; }
+inline std::string annotation(const Key&) { return "int"; }
+template <class E>
+std::enable_if_t<std::is_enum_v<E>, std::string> annotation(E) { return "int"; }
+
+}  // namespace gencore::python

@@ -1,0 +1,74 @@
+// run(op): check once, pick the table, call the kernel.
+#include <atomic>
+
+#include "gencore/runtime.h"
+#include "isa.h"
+#include "table.h"
+
+namespace gencore::runtime {
+
+static Table build_cpu_table() {
+  Table t;
+  const auto fill = [&t](auto... fills) { (fills(t), ...); };
+  fill(baseline::fill_dense, baseline::fill_sample, baseline::fill_rbm, baseline::fill_rbm_partition, baseline::fill_optim);
+#if defined(GENCORE_X86)
+  if (active_level() >= Level::avx2) {
+    fill(avx2::fill_dense, avx2::fill_sample, avx2::fill_rbm, avx2::fill_rbm_partition, avx2::fill_optim);
+  }
+  if (active_level() >= Level::avx512) {
+    fill(avx512::fill_dense, avx512::fill_sample, avx512::fill_rbm, avx512::fill_rbm_partition, avx512::fill_optim);
+  }
+#endif
+  return t;
+}
+
+static std::atomic<const Table*> cuda_table{nullptr};
+
+void register_cuda_table(const Table* t) { cuda_table.store(t, std::memory_order_release); }
+
+const Table& table(DeviceKind kind) {
+  static const Table cpu = build_cpu_table();
+  if (kind == DeviceKind::cpu) return cpu;
+  const Table* cuda = cuda_table.load(std::memory_order_acquire);
+  if (cuda == nullptr) throw TypeError("gencore: the arrays are on a CUDA device, and no CUDA module is loaded");
+  return *cuda;
+}
+
+template <class Op>
+static void dispatch(const Op& op, void (*kernel)(const Op&)) {
+  if (kernel == nullptr) throw TypeError(std::string(Op::name) + ": has no kernel for this device");
+  kernel(op);
+}
+
+}  // namespace gencore::runtime
+
+namespace gencore {
+
+#define GENCORE_RUN(family, Op)                                                \
+  void family::run(const family::Op& op) {                                     \
+    op.check();                                                                \
+    runtime::dispatch(op, runtime::table(op.device.kind).family.Op);           \
+  }
+#define X(Op) GENCORE_RUN(dense, Op)
+GENCORE_DENSE_OPS(X)
+#undef X
+#define X(Op) GENCORE_RUN(sample, Op)
+GENCORE_SAMPLE_OPS(X)
+#undef X
+#define X(Op) GENCORE_RUN(rbm, Op)
+GENCORE_RBM_OPS(X)
+#undef X
+#define X(Op) GENCORE_RUN(optim, Op)
+GENCORE_OPTIM_OPS(X)
+#undef X
+
+double measure_fma_peak(double seconds) { return runtime::table(DeviceKind::cpu).fma_rate(seconds); }
+
+const char* version() { return GENCORE_VERSION; }
+
+}  // namespace gencore
+
+extern "C" {
+const char* gencore_get_version() { return gencore::version(); }
+const char* gencore_get_isa() { return gencore::isa(); }
+}

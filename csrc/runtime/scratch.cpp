@@ -1,0 +1,94 @@
+#include "scratch.h"
+
+#include <pthread.h>
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "gencore/runtime.h"
+
+namespace gencore::runtime {
+namespace {
+
+constexpr std::size_t alignment = 64, huge_page = std::size_t{2} << 20;
+constexpr std::size_t kept_bytes_limit = std::size_t{256} << 20;
+
+struct Block {
+  void* memory;
+  std::size_t bytes;
+};
+
+struct Store {
+  std::mutex mutex;
+  std::vector<Block> free;
+  std::size_t kept = 0;
+};
+
+Store& store() {
+  static Store* const s = [] {
+    auto* created = new Store;  // never destroyed: kernels may run while statics die
+    // A child forked while another thread held the lock would never get it.
+    pthread_atfork([] { store().mutex.lock(); }, [] { store().mutex.unlock(); }, [] { store().mutex.unlock(); });
+    return created;
+  }();
+  return *s;
+}
+
+// Sizes are rounded up so that blocks of slightly different calls serve each other.
+std::size_t block_bytes(std::size_t bytes) {
+  const std::size_t unit = bytes >= huge_page ? huge_page : (bytes >= 65536 ? 65536 : 4096);
+  return (bytes + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+void* acquire_scratch(std::size_t bytes) {
+  bytes = block_bytes(bytes == 0 ? 1 : bytes);
+  {
+    Store& s = store();
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    for (std::size_t i = s.free.size(); i-- > 0;) {
+      if (s.free[i].bytes != bytes) continue;
+      void* memory = s.free[i].memory;
+      s.free.erase(s.free.begin() + static_cast<std::ptrdiff_t>(i));
+      s.kept -= bytes;
+      return memory;
+    }
+  }
+  void* memory = std::aligned_alloc(bytes >= huge_page ? huge_page : alignment, bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  if (bytes >= huge_page) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
+
+void return_scratch(void* memory, std::size_t bytes) {
+  bytes = block_bytes(bytes == 0 ? 1 : bytes);
+  Store& s = store();
+  {
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    if (s.kept + bytes <= kept_bytes_limit) {
+      s.free.push_back({memory, bytes});
+      s.kept += bytes;
+      return;
+    }
+  }
+  std::free(memory);
+}
+
+}  // namespace gencore::runtime
+
+void gencore::release_scratch() {
+  auto& s = runtime::store();
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  for (const auto& block : s.free) std::free(block.memory);
+  s.free.clear();
+  s.kept = 0;
+}

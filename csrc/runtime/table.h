@@ -1,0 +1,61 @@
+// Dispatch tables: one slot an op, one table an ISA level (and one for CUDA). A level's table starts as a copy of the next
+// lower level's, so a missing slot falls through.
+#pragma once
+
+#include "gencore/dense.h"
+#include "gencore/optim.h"
+#include "gencore/rbm.h"
+#include "gencore/sample.h"
+
+namespace gencore::runtime {
+
+#define GENCORE_SLOT(Op) void (*Op)(const family::Op&) = nullptr;
+struct DenseTable {
+#define family dense
+  GENCORE_DENSE_OPS(GENCORE_SLOT)
+#undef family
+};
+struct SampleTable {
+#define family sample
+  GENCORE_SAMPLE_OPS(GENCORE_SLOT)
+#undef family
+};
+struct RbmTable {
+#define family rbm
+  GENCORE_RBM_OPS(GENCORE_SLOT)
+#undef family
+};
+struct OptimTable {
+#define family optim
+  GENCORE_OPTIM_OPS(GENCORE_SLOT)
+#undef family
+};
+#undef GENCORE_SLOT
+
+struct Table {
+  DenseTable dense;
+  SampleTable sample;
+  RbmTable rbm;
+  OptimTable optim;
+  double (*fma_rate)(double seconds) = nullptr;
+};
+
+// The table for ops on this device. CUDA's registers itself when its module is loaded.
+const Table& table(DeviceKind kind);
+GENCORE_API void register_cuda_table(const Table* table);
+
+}  // namespace gencore::runtime
+
+// Each ISA level is compiled from the same sources into its own namespace and fills its slots here.
+#define GENCORE_DECLARE_LEVEL(level)               \
+  namespace gencore::level {                       \
+  void fill_dense(runtime::Table& table);          \
+  void fill_sample(runtime::Table& table);         \
+  void fill_rbm(runtime::Table& table);            \
+  void fill_rbm_partition(runtime::Table& table);  \
+  void fill_optim(runtime::Table& table);          \
+  }
+GENCORE_DECLARE_LEVEL(baseline)
+GENCORE_DECLARE_LEVEL(avx2)
+GENCORE_DECLARE_LEVEL(avx512)
+#undef GENCORE_DECLARE_LEVEL
