@@ -123,4 +123,25 @@ GENCORE_INLINE void cos_sin_turn(F t, F& cosine, F& sine) {
   sine = as_float(sin_bits ^ ((quarter & 2) << 30));
 }
 
+// sum_j ln(1 + e^x_j): the positive parts and the product of the factors 1 + e^-|x_j|, each in [1, 2], kept apart, so that
+// one logarithm serves `capacity` vectors.
+struct SoftplusSum {
+  static constexpr int capacity = 120;  // 2^120 is a float32
+
+  F linear{}, product = splat(1.0f);
+
+  // Lanes at or beyond `valid` do not count.
+  GENCORE_INLINE void add(F x, std::int64_t valid) {
+    F e = exp_minus_abs(x), positive = max(x, splat(0.0f));
+    if (valid < lanes) {
+      const Mask counts = less(to_float((I)iota()), splat(static_cast<float>(valid)));
+      e = select(counts, e, splat(0.0f));
+      positive = select(counts, positive, splat(0.0f));
+    }
+    linear += positive;
+    product *= 1.0f + e;
+  }
+  GENCORE_INLINE double value() const { return sum(linear) + sum(log(product)); }
+};
+
 }  // namespace gencore::GENCORE_LEVEL

@@ -1,11 +1,11 @@
-#include "gencore/error.h"
+#include "reject.h"
 
 #include <cmath>
 #include <cstdio>
 
 namespace gencore::check {
 
-static std::string number_text(double x) {
+std::string number_text(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.9g", x);
   return text;
@@ -65,3 +65,24 @@ void finite(const char* op, const char* arg, const float* data, std::int64_t n) 
 }
 
 }  // namespace gencore::check
+
+namespace gencore::runtime {
+
+void reject_states(const char* op, const char* arg, const ConstStates& states) {
+  const std::int64_t n = states.shape[0] * states.shape[1];
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double value = states.type == StateType::u8 ? static_cast<const std::uint8_t*>(states.data)[i]
+                                                      : static_cast<const float*>(states.data)[i];
+    if (value == 0 || value == 1) continue;
+    const std::int64_t at[2] = {i / states.shape[1], i % states.shape[1]};
+    check::fail(op, arg, "to hold 0 and 1 only", check::number_text(value) + " at " + check::shape_text(at, 2));
+  }
+  throw std::logic_error("reject_states: every state is binary");
+}
+
+void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n) {
+  check::finite(op, arg, data, n);
+  throw std::logic_error("reject_not_finite: every element is finite");
+}
+
+}  // namespace gencore::runtime

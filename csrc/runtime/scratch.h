@@ -21,10 +21,10 @@ class Scratch {
   template <class T>
   GENCORE_INLINE T* carve(std::size_t n) {
     T* part = reinterpret_cast<T*>(base_ + used_);
-    used_ += padded(n * sizeof(T));
-    return used_ <= bytes_ ? part : (__builtin_trap(), nullptr);  // sizing the block too small is a bug of ours
+    if (used_ + n * sizeof(T) > bytes_) __builtin_trap();  // sizing the block too small is a bug of ours
+    used_ = (used_ + n * sizeof(T) + 63) / 64 * 64;
+    return part;
   }
-  GENCORE_INLINE static std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
  private:
   std::size_t bytes_, used_ = 0;

@@ -27,6 +27,7 @@ namespace check {
 // `op: expected ARG WHAT, received GOT`
 [[noreturn]] GENCORE_API void fail(const char* op, const char* arg, const std::string& expected,
                                    const std::string& received);
+std::string number_text(double x);
 GENCORE_API std::string shape_text(const std::int64_t* shape, int rank);
 GENCORE_API void shape(const char* op, const char* arg, const std::int64_t* actual, int rank,
                        std::initializer_list<std::int64_t> expected, const char* because);

@@ -1,0 +1,176 @@
+// Sums of the weight rows that a binary state selects: x = s w for s of 0/1, without a multiplication and without touching
+// the rows of units that are off. Rows are added in ascending order to a sum that starts at 0, so the bits are those of
+// the dense product (gemm.h). At any density this costs less than the dense product, whose every row is touched.
+//
+// Weights are packed into tiles of `tile_columns` columns; within a tile the 64 rows that one word of state selects are
+// contiguous and fit in L1. The loops go tile, word, state row: the 64 x tile block stays in L1 while all state rows of
+// the block use it, and their sums (a group of 128 columns) stay in L2.
+#pragma once
+
+#include "states.h"
+#include "vec.h"
+
+namespace gencore::GENCORE_LEVEL {
+
+constexpr int tile_vectors = 8;
+constexpr std::int64_t tile_columns = tile_vectors * lanes;
+constexpr std::int64_t group_columns = 128;  // columns handed to the consumer at a time: one superblock of variates
+constexpr std::int64_t max_block_rows = 256;  // state rows of one task
+
+// A matrix (rows, columns) packed for row sums.
+struct Panels {
+  float* data;
+  std::int64_t rows, columns;
+
+  static GENCORE_INLINE std::int64_t padded_columns(std::int64_t columns) { return round_up(columns, lanes); }
+  static GENCORE_INLINE std::int64_t float_count(std::int64_t rows, std::int64_t columns) {
+    return round_up(rows, 64) * padded_columns(columns);
+  }
+  GENCORE_INLINE std::int64_t tiles() const { return ceil_div(columns, tile_columns); }
+  // Vectors in a row of this tile: the last tile may be narrower.
+  GENCORE_INLINE int vectors(std::int64_t tile) const {
+    return static_cast<int>(min_of(tile_vectors, ceil_div(columns - tile * tile_columns, lanes)));
+  }
+  GENCORE_INLINE float* tile(std::int64_t t) const { return data + t * tile_columns * round_up(rows, 64); }
+  GENCORE_INLINE float* at(std::int64_t t, std::int64_t row) const { return tile(t) + row * vectors(t) * lanes; }
+};
+
+typedef float V4 __attribute__((vector_size(16), may_alias));
+typedef std::int32_t I4 __attribute__((vector_size(16)));
+
+GENCORE_INLINE V4 load4(const float* p) {
+  V4 v;
+  std::memcpy(&v, p, 16);
+  return v;
+}
+
+// Packs tile t of m. Returns false where an element is not finite.
+inline bool pack_tile(const Panels& p, std::int64_t t, const float* m) {
+  const std::int64_t first = t * tile_columns;
+  const std::int64_t width = p.vectors(t) * lanes, valid = min_of(width, p.columns - first);
+  F probe{};
+  for (std::int64_t r = 0; r < p.rows; ++r) {
+    const float* in = m + r * p.columns + first;
+    float* out = p.at(t, r);
+    for (std::int64_t j = 0; j < width; j += lanes) {
+      const F v = j + lanes <= valid ? load(in + j) : (j < valid ? load_first(in + j, static_cast<int>(valid - j)) : F{});
+      probe += v - v;
+      store(out + j, v);
+    }
+  }
+  return bits(less_equal(abs(probe), splat(0.0f))) == (1u << lanes) - 1;
+}
+
+// The same for the transpose of m, which is (columns, rows) of p.
+inline bool pack_tile_transposed(const Panels& p, std::int64_t t, const float* m) {
+  const std::int64_t first = t * tile_columns;
+  const std::int64_t width = p.vectors(t) * lanes, valid = min_of(width, p.columns - first);
+  float* const tile = p.tile(t);
+  V4 probe{};
+  const std::int64_t full_rows = p.rows / 4 * 4, full_columns = valid / 4 * 4;
+  for (std::int64_t j = 0; j < full_columns; j += 4) {
+    const float* in = m + (first + j) * p.rows;
+    for (std::int64_t r = 0; r < full_rows; r += 4) {
+      const V4 a = load4(in + r), b = load4(in + p.rows + r), c = load4(in + 2 * p.rows + r), d = load4(in + 3 * p.rows + r);
+      probe += ((a - a) + (b - b)) + ((c - c) + (d - d));
+      const V4 ab0 = __builtin_shuffle(a, b, I4{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, I4{2, 6, 3, 7});
+      const V4 cd0 = __builtin_shuffle(c, d, I4{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, I4{2, 6, 3, 7});
+      float* out = tile + r * width + j;
+      const V4 t0 = __builtin_shuffle(ab0, cd0, I4{0, 1, 4, 5}), t1 = __builtin_shuffle(ab0, cd0, I4{2, 3, 6, 7});
+      const V4 t2 = __builtin_shuffle(ab1, cd1, I4{0, 1, 4, 5}), t3 = __builtin_shuffle(ab1, cd1, I4{2, 3, 6, 7});
+      std::memcpy(out, &t0, 16);
+      std::memcpy(out + width, &t1, 16);
+      std::memcpy(out + 2 * width, &t2, 16);
+      std::memcpy(out + 3 * width, &t3, 16);
+    }
+  }
+  float rest = 0;
+  for (std::int64_t r = 0; r < p.rows; ++r) {
+    for (std::int64_t j = r < full_rows ? full_columns : 0; j < width; ++j) {
+      const float v = j < valid ? m[(first + j) * p.rows + r] : 0.0f;
+      rest += v - v;
+      tile[r * width + j] = v;
+    }
+  }
+  return rest == 0 && probe[0] == 0 && probe[1] == 0 && probe[2] == 0 && probe[3] == 0;
+}
+
+// x[row] (+= or -=) the panel rows that words[row] selects, for `rows` state rows; x starts at 0 if `fresh`.
+template <int Vectors, bool Subtract>
+GENCORE_INLINE void add_selected(const float* panel, const std::uint64_t* words, std::int64_t rows, float* x,
+                                 std::int64_t x_stride, bool fresh) {
+  for (std::int64_t r = 0; r < rows; ++r, x += x_stride) {
+    std::uint64_t word = words[r];
+    if (word == 0 && !fresh) continue;
+    F sum[Vectors];
+    GENCORE_UNROLL
+    for (int j = 0; j < Vectors; ++j) sum[j] = fresh ? F{} : load(x + j * lanes);
+    while (word != 0) {
+      const float* p = panel + static_cast<std::int64_t>(__builtin_ctzll(word)) * (Vectors * lanes);
+      word &= word - 1;
+      GENCORE_UNROLL
+      for (int j = 0; j < Vectors; ++j) sum[j] = Subtract ? sum[j] - load(p + j * lanes) : sum[j] + load(p + j * lanes);
+    }
+    GENCORE_UNROLL
+    for (int j = 0; j < Vectors; ++j) store(x + j * lanes, sum[j]);
+  }
+}
+
+template <bool Subtract>
+inline void add_selected(int vectors, const float* panel, const std::uint64_t* words, std::int64_t rows, float* x,
+                         std::int64_t x_stride, bool fresh) {
+  switch (vectors) {
+    case 1: return add_selected<1, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 2: return add_selected<2, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 3: return add_selected<3, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 4: return add_selected<4, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 5: return add_selected<5, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 6: return add_selected<6, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 7: return add_selected<7, Subtract>(panel, words, rows, x, x_stride, fresh);
+    default: return add_selected<8, Subtract>(panel, words, rows, x, x_stride, fresh);
+  }
+}
+
+// One term of a sum of products: states of `words` words times panels.
+struct Term {
+  const Panels* panels;
+  const std::uint64_t* bits;   // [word][bits_stride], from the first state row of the block
+  std::int64_t bits_stride;
+  bool subtract;
+};
+
+// x = sum over terms of (+/-) bits * panels, a group of 128 columns at a time: consume(row, first_column, x) sees each
+// state row's sums; x holds `rows` * 128 floats. Columns beyond the matrix hold zeros up to a whole vector.
+template <class Consume>
+GENCORE_INLINE void row_sums(const Term* terms, int term_count, std::int64_t rows, float* x, const Consume& consume) {
+  const std::int64_t columns = terms[0].panels->columns;
+  constexpr std::int64_t tiles_per_group = group_columns / tile_columns;
+  for (std::int64_t group = 0; group * group_columns < columns; ++group) {
+    for (std::int64_t t = group * tiles_per_group; t < (group + 1) * tiles_per_group && t * tile_columns < columns; ++t) {
+      float* const part = x + (t - group * tiles_per_group) * tile_columns;
+      bool fresh = true;
+      for (int i = 0; i < term_count; ++i) {
+        const Term& term = terms[i];
+        for (std::int64_t w = 0; 64 * w < term.panels->rows; ++w, fresh = false) {
+          const float* panel = term.panels->at(t, 64 * w);
+          const std::uint64_t* words = term.bits + w * term.bits_stride;
+          if (term.subtract) {
+            add_selected<true>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh);
+          } else {
+            add_selected<false>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh);
+          }
+        }
+      }
+    }
+    for (std::int64_t r = 0; r < rows; ++r) consume(r, group * group_columns, x + r * group_columns);
+  }
+}
+
+template <class Consume>
+GENCORE_INLINE void row_sums(const Panels& panels, const std::uint64_t* bits, std::int64_t rows, float* x,
+                             const Consume& consume) {
+  const Term term{&panels, bits, rows, false};
+  row_sums(&term, 1, rows, x, consume);
+}
+
+}  // namespace gencore::GENCORE_LEVEL

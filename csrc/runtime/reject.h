@@ -1,0 +1,13 @@
+// Errors that only a kernel can find, because only it reads every element. Raised after the parallel part, on the caller.
+#pragma once
+
+#include "gencore/error.h"
+
+namespace gencore::runtime {
+
+// Names the first state that is neither 0 nor 1.
+[[noreturn]] void reject_states(const char* op, const char* arg, const ConstStates& states);
+// Names the first element that is not finite.
+[[noreturn]] void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n);
+
+}  // namespace gencore::runtime
