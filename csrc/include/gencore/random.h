@@ -38,6 +38,8 @@ enum Domain : std::uint32_t {
   ais_start = 12,  // and 13: its tail
   ais_start_tail = 13,
   pseudo_likelihood = 14,
+  generator_child = 254,  // gencore.Generator: the key is its seed
+  generator_key = 255,
 };
 
 constexpr std::uint32_t multiplier0 = 0xD2511F53u, multiplier1 = 0xCD9E8D57u;
