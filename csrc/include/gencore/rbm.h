@@ -274,6 +274,7 @@ inline void draws(const char* op, std::int64_t rows, std::int64_t first_row, std
 template <class Op, class Out>
 void layer(const Op& op, const Out& out) {
   check::given(Op::name, "w", op.w);
+  check::in_range(Op::name, "side", static_cast<std::int64_t>(op.side), 0, 1);
   const bool hidden = op.side == Side::hidden;
   const std::int64_t in = op.w.shape[hidden ? 0 : 1], units = op.w.shape[hidden ? 1 : 0];
   check::shape(Op::name, "bias", op.bias, {units}, hidden ? "the columns of w" : "the rows of w");
