@@ -141,7 +141,7 @@ def test_cpp_reports_a_wrong_file_as_an_error(programs: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr.strip()) == (1, f"rbm_continue: {path} holds no RBM")
 
 
-# --- the reader of model files: what it accepts, safetensors accepts, and nothing ends the program -----------
+# --- the reader of model files: what it accepts, safetensors accepts, and nothing ends the program ----
 
 
 def read_all(reader: Path, folder: Path, files: list[bytes]) -> list[str]:
