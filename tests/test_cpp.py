@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from build_tree import ROOT, build_tree
 from safetensors import deserialize
 
-from gencore import _core
-from gencore._paths import cmake_dir
+from gencore import _core, cmake_dir
 from gencore.io import save_model
 
-ROOT = Path(__file__).resolve().parents[1]
 CONSUMER = ROOT / "tests" / "cpp" / "consumer"
 INCLUDE = ROOT / "csrc" / "include"
 COMPILERS = [c for c in ("g++", "clang++") if shutil.which(c)]
@@ -33,17 +32,6 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
-
-
-def build_tree() -> Path | None:
-    """The CMake build that gencore came from: GENCORE_BUILD_DIR, or one that this source tree holds."""
-    candidates = [os.environ.get("GENCORE_BUILD_DIR", ""), Path(_core.__file__).resolve().parent]
-    candidates += sorted((ROOT / "build").glob("*"))
-    for folder in map(Path, filter(None, candidates)):
-        cache = folder / "CMakeCache.txt"
-        if cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" in cache.read_text():
-            return folder
-    return None
 
 
 @functools.cache
