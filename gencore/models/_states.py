@@ -1,0 +1,57 @@
+"""What people have (lists, integers, float64, sparse matrices) -> what kernels take, converted once, up front."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def as_states(
+    op: str, name: str, value: Any, units: int, *, values: Literal["binary", "unit interval"] = "binary"
+) -> NDArray[Any]:
+    """Return ``value`` as an (n, units) array that kernels take.
+
+    Parameters
+    ----------
+    op, name : str
+        The call and the argument, for errors.
+    value : array_like, or a SciPy sparse matrix
+        Rows of states.
+    units : int
+        Columns expected.
+    values : str
+        "binary": 0 and 1 only, returned as uint8. "unit interval": anything from 0 to 1; returned as uint8 where
+        it is binary, as float32 otherwise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Another shape, something that is no number, or a value out of range, named with its place.
+    """
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{op}: expected {name} to be rows of equal length, received {error}") from error
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != units:
+        hint = f" (a single row: {name}[None])" if array.shape == (units,) else ""
+        raise ValueError(f"{op}: expected {name} of shape (n, {units}){hint}, received {array.shape}")
+    if array.dtype == np.bool_:
+        return np.ascontiguousarray(array).view(np.uint8)
+    binary = (array == 0) | (array == 1)
+    if binary.all():
+        return np.ascontiguousarray(array, np.uint8)
+    if values == "unit interval":
+        wrong = ~((array >= 0) & (array <= 1))
+        if not wrong.any():
+            return np.ascontiguousarray(array, np.float32)
+        expected = "values from 0 to 1 (scale grey levels, e.g. divide by 255)"
+    else:
+        wrong, expected = ~binary, "0 and 1 only"
+    row, column = (int(i[0]) for i in np.nonzero(wrong))
+    raise ValueError(
+        f"{op}: expected {name} to hold {expected}, received {array[row, column]} at ({row}, {column})"
+    )

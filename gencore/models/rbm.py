@@ -1,0 +1,392 @@
+"""The restricted Boltzmann machine with binary units."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gencore import evaluate, io
+from gencore.kernels import rbm as kernels
+from gencore.kernels import sample
+from gencore.models import _rbm_training as training
+from gencore.models._states import as_states
+from gencore.random import Generator, KeyLike, as_key
+from gencore.train import Callback, History, Schedule
+
+Float32Array = NDArray[np.float32]
+ByteArray = NDArray[np.uint8]
+
+
+class RBM:
+    """Restricted Boltzmann machine: ``p(v, h) = exp(b.v + c.h + v' W h) / Z``, v and h binary.
+
+    Parameters
+    ----------
+    n_visible, n_hidden : int
+        Units of the two sides.
+    seed : int
+        All randomness of the model (initial weights, order of the data, chains, samples) follows from it.
+
+    Attributes
+    ----------
+    weight : (n_visible, n_hidden) float32
+        ``W``. Assignable; initially normal with standard deviation 0.01.
+    visible_bias, hidden_bias : (n_visible,), (n_hidden,) float32
+        ``b`` and ``c``. Assignable; initially 0.
+    data_mean : (n_visible,) float32 or None
+        Mean of the data of the last `fit`: where samplers and AIS start.
+    chains : (n_chains, n_visible) uint8 or None
+        Persistent chains, left by ``fit(algorithm="pcd")``; `advance_chains` moves them on.
+    generator : Generator
+        Gives the keys of `sample` and `gibbs`.
+    steps : int
+        Parameter updates done so far.
+
+    Examples
+    --------
+    >>> import gencore as gc
+    >>> data = gc.datasets.load("digits")
+    >>> model = gc.models.RBM(64, 32, seed=0)
+    >>> history = model.fit(data.train, epochs=2, lr=0.05, progress=False)
+    >>> model.sample(4).shape
+    (4, 64)
+    """
+
+    def __init__(self, n_visible: int, n_hidden: int, *, seed: int = 0) -> None:
+        for name, units in (("n_visible", n_visible), ("n_hidden", n_hidden)):
+            if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
+                raise ValueError(f"RBM: expected {name} to be an integer of at least 1, received {units!r}")
+        self.generator = Generator(seed)
+        self.n_visible, self.n_hidden, self.seed = int(n_visible), int(n_hidden), int(seed)
+        self.chain_key = int(self.generator.key())
+        self.chain_step = 0
+        self.chains: ByteArray | None = None
+        self.data_mean: Float32Array | None = None
+        self.steps = 0
+        self._weight = sample.normal((self.n_visible, self.n_hidden), self.generator.key())
+        self._weight *= np.float32(0.01)
+        self._visible_bias = np.zeros(self.n_visible, np.float32)
+        self._hidden_bias = np.zeros(self.n_hidden, np.float32)
+        self._training = training.State()
+        self._log_partition: tuple[int, evaluate.LogPartition] | None = None
+
+    def __repr__(self) -> str:
+        return f"RBM({self.n_visible}, {self.n_hidden}, seed={self.seed}) after {self.steps} updates"
+
+    @property
+    def weight(self) -> Float32Array:  # noqa: D102 (described in the class)
+        return self._weight
+
+    @weight.setter
+    def weight(self, value: ArrayLike) -> None:
+        self._weight = _parameter("weight", value, (self.n_visible, self.n_hidden))
+
+    @property
+    def visible_bias(self) -> Float32Array:  # noqa: D102
+        return self._visible_bias
+
+    @visible_bias.setter
+    def visible_bias(self, value: ArrayLike) -> None:
+        self._visible_bias = _parameter("visible_bias", value, (self.n_visible,))
+
+    @property
+    def hidden_bias(self) -> Float32Array:  # noqa: D102
+        return self._hidden_bias
+
+    @hidden_bias.setter
+    def hidden_bias(self, value: ArrayLike) -> None:
+        self._hidden_bias = _parameter("hidden_bias", value, (self.n_hidden,))
+
+    @property
+    def parameters(self) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """``(weight, visible_bias, hidden_bias)``, as the kernels of `gencore.kernels.rbm` take them."""
+        return self._weight, self._visible_bias, self._hidden_bias
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        *,
+        epochs: int,
+        batch_size: int = 128,
+        lr: float | Schedule = 0.05,
+        algorithm: str = "pcd",
+        k: int = 1,
+        centered: bool = True,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        n_chains: int | None = None,
+        validation: Any = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> History:
+        """Learn by contrastive divergence, from the parameters as they are.
+
+        Parameters
+        ----------
+        X : (n, n_visible) array_like or SciPy sparse matrix
+            Data of 0 and 1, or real values from 0 to 1 (read as means).
+        epochs : int
+            Passes over the data.
+        batch_size : int
+            Rows of an update; the last batch of an epoch may be short, and divides by its own count.
+        lr : float or Schedule
+            Learning rate, or a function from the fraction of the training done (0 to 1) to one: `gencore.train` has
+            ``linear``, ``exponential`` and ``cosine``.
+        algorithm : "pcd" or "cd"
+            Persistent chains that run on from update to update, or chains that start at each batch.
+        k : int
+            Gibbs steps an update.
+        centered : bool
+            Centred gradient: the same maximum, better conditioned (Melchior et al. 2016). The offsets are the
+            data's means and a moving average of the hidden units'.
+        momentum : float
+            Of the updates, 0 to below 1.
+        weight_decay : float
+            L2 penalty on the weights: each update subtracts ``lr * weight_decay * weight``.
+        n_chains : int, optional
+            Persistent chains; default ``batch_size``.
+        validation : array_like, optional
+            Data whose pseudo-log-likelihood is recorded beside that of ``X``.
+        callbacks : sequence of callables
+            ``callback(model, record)`` after each epoch; returning True ends the training.
+        progress : bool
+            Show a progress bar, where the output is a terminal.
+        checkpoint : path, optional
+            File for the whole state (model, optimizer, chains, history), written at the end of each epoch or every
+            ``checkpoint_every`` updates. `RBM.load` reads it.
+        checkpoint_every : int, optional
+            Updates between two checkpoints.
+        resume : bool
+            Go on from ``checkpoint`` if that file exists: the rest of the training gives the bits that the
+            uninterrupted one would have given. The other arguments must be those of the interrupted call.
+
+        Returns
+        -------
+        History
+            One record an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``pseudo_log_likelihood`` (stochastic,
+            nats a row, over at most 2,000 rows), ``validation_pseudo_log_likelihood``, ``reconstruction_error``
+            (mean squared, over the same rows).
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong argument; nothing has changed then.
+        DivergenceError
+            A parameter is no longer finite: says which, and at which update. The last checkpoint is untouched.
+        """
+        options = training.Options(
+            epochs, batch_size, lr, algorithm, k, centered, momentum, weight_decay,
+            batch_size if n_chains is None else n_chains,
+        )  # fmt: skip
+        options.check()
+        data = as_states("RBM.fit", "X", X, self.n_visible, values="unit interval")
+        held_out = None
+        if validation is not None:
+            held_out = as_states("RBM.fit", "validation", validation, self.n_visible)
+        return training.Training(
+            self, data, held_out, options, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume
+        ).run(callbacks, progress)
+
+    # --- sampling ---------------------------------------------------------------------------------------------
+
+    def gibbs(
+        self, v: Any, steps: int, *, beta: Any = 1.0, clamp: Any = None, key: KeyLike | None = None
+    ) -> ByteArray:
+        """Run Gibbs chains from ``v``.
+
+        Parameters
+        ----------
+        v : (n, n_visible) array_like of 0 and 1
+            Where the chains start; not changed.
+        steps : int
+            v-h-v steps.
+        beta : float or (n,) array_like
+            Inverse temperature, for all rows or for each.
+        clamp : (n_visible,) or (n, n_visible) array_like of 0 and 1, optional
+            Units marked 1 keep their value: conditional samples of the others.
+        key : Key, int or Generator, optional
+            Random numbers; by default the next key of ``generator``.
+
+        Returns
+        -------
+        (n, n_visible) uint8
+        """
+        states = as_states("RBM.gibbs", "v", v, self.n_visible)
+        if clamp is not None:
+            clamp = as_states("RBM.gibbs", "clamp", np.atleast_2d(clamp), self.n_visible)
+        temperatures = float(beta) if np.ndim(beta) == 0 else np.ascontiguousarray(beta, np.float32)
+        return kernels.gibbs_chain(
+            *self.parameters, states, steps=steps, key=self._key(key), beta=temperatures, clamp=clamp
+        )
+
+    def sample(
+        self, n: int, *, steps: int = 1000, start: Any = None, clamp: Any = None, key: KeyLike | None = None
+    ) -> ByteArray:
+        """Draw approximate samples: Gibbs chains of ``steps`` steps.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        steps : int
+            v-h-v steps of each chain. How many are enough is a property of the machine: multimodal ones mix slowly.
+        start : (n, n_visible) or (n_visible,) array_like of 0 and 1, optional
+            Where the chains start. By default at the persistent chains, if there are any, else at independent draws
+            of the data's means. Required with ``clamp``.
+        clamp : (n_visible,) or (n, n_visible) array_like of 0 and 1, optional
+            Units marked 1 keep their value in ``start``.
+        key : Key, int or Generator, optional
+            Random numbers; by default the next key of ``generator``.
+
+        Returns
+        -------
+        (n, n_visible) uint8
+        """
+        if n < 1:
+            raise ValueError(f"RBM.sample: expected n to be at least 1, received {n}")
+        keys = Generator(int(as_key(self._key(key))))
+        if start is not None:
+            states = np.atleast_2d(start)
+            if len(states) not in (1, n):
+                raise ValueError(f"RBM.sample: expected start to have n = {n} rows, received {len(states)}")
+            states = np.repeat(states, n // len(states), axis=0)
+        elif clamp is not None:
+            raise ValueError("RBM.sample: expected start beside clamp (what the clamped units hold), received None")
+        elif self.chains is not None:
+            states = self.chains[np.arange(n) % len(self.chains)]
+        else:
+            states = sample.bernoulli(np.tile(self._base_rates(), (n, 1)), keys.key())
+        return self.gibbs(states, steps, clamp=clamp, key=keys)
+
+    def advance_chains(self, steps: int) -> ByteArray:
+        """Move the persistent chains on by ``steps`` Gibbs steps and return them.
+
+        They draw from ``chain_key``, from step ``chain_step`` on: a model that was saved and loaded, here or in C++,
+        goes on with the same bits.
+        """
+        if self.chains is None:
+            raise ValueError("RBM.advance_chains: expected chains (fit with algorithm='pcd'), received None")
+        kernels.gibbs_chain(
+            *self.parameters, self.chains, steps=steps, key=self.chain_key, first_step=self.chain_step,
+            out=self.chains,
+        )  # fmt: skip
+        self.chain_step += steps
+        return self.chains
+
+    def hidden_mean(self, v: Any) -> Float32Array:
+        """``p(h = 1 | v)``: (n, n_visible) of 0 to 1 -> (n, n_hidden) float32."""
+        states = as_states("RBM.hidden_mean", "v", v, self.n_visible, values="unit interval")
+        return kernels.hidden_mean(self._weight, self._hidden_bias, states)
+
+    def visible_mean(self, h: Any) -> Float32Array:
+        """``p(v = 1 | h)``: (n, n_hidden) of 0 to 1 -> (n, n_visible) float32."""
+        states = as_states("RBM.visible_mean", "h", h, self.n_hidden, values="unit interval")
+        return kernels.visible_mean(self._weight, self._visible_bias, states)
+
+    def reconstruct(self, v: Any) -> Float32Array:
+        """Visible means given the hidden means given ``v``: (n, n_visible) -> (n, n_visible) float32."""
+        return self.visible_mean(self.hidden_mean(v))
+
+    # --- likelihood -------------------------------------------------------------------------------------------
+
+    def free_energy(self, v: Any) -> NDArray[np.float64]:
+        """``F(v) = -b.v - sum_j softplus(c_j + (v W)_j)``, in nats: (n, n_visible) -> (n,). ``p(v) = exp(-F) / Z``."""
+        states = as_states("RBM.free_energy", "v", v, self.n_visible, values="unit interval")
+        return kernels.free_energy(*self.parameters, states)
+
+    def log_partition(self, method: str = "auto", **options: Any) -> evaluate.LogPartition:
+        """Log of the partition function with its bracket: see `gencore.evaluate.log_partition`."""
+        result = evaluate.log_partition(self, method, **options)
+        self._log_partition = self._fingerprint(), result
+        return result
+
+    def log_likelihood(self, X: Any) -> NDArray[np.float64]:
+        """Log-likelihood of each row, ``-F(v) - log Z``, in nats: (n, n_visible) of 0 and 1 -> (n,).
+
+        Uses the last `log_partition` of these parameters, or calls it. Where log Z comes from AIS it lies in a
+        bracket, and the mean likelihood in the same: look at it before you quote a figure.
+        """
+        states = as_states("RBM.log_likelihood", "X", X, self.n_visible)
+        known = self._log_partition
+        current = known is not None and known[0] == self._fingerprint()
+        log_z = known[1] if known is not None and current else self.log_partition()
+        return -kernels.free_energy(*self.parameters, states) - log_z.value
+
+    def pseudo_log_likelihood(self, v: Any, *, key: KeyLike | None = None) -> NDArray[np.float64]:
+        """Pseudo-log-likelihood ``sum_i log p(v_i | v without i)``, in nats: (n, n_visible) of 0 and 1 -> (n,).
+
+        Exact; with a ``key``, the unbiased estimate from one random unit a row, at 1 / n_visible of the cost.
+        """
+        states = as_states("RBM.pseudo_log_likelihood", "v", v, self.n_visible)
+        if key is None:
+            return kernels.pseudo_log_likelihood(*self.parameters, states)
+        return kernels.stochastic_pseudo_log_likelihood(*self.parameters, states, key=key)
+
+    # --- files ------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file: parameters, chains, generator, and the state of an unfinished training."""
+        tensors = {"weight": self._weight, "visible_bias": self._visible_bias, "hidden_bias": self._hidden_bias}
+        if self.chains is not None:
+            tensors["chains"] = self.chains
+        if self.data_mean is not None:
+            tensors["data_mean"] = self.data_mean
+        state = {
+            "steps": self.steps,
+            "chain_key": str(self.chain_key),
+            "chain_step": self.chain_step,
+            "generator": self.generator.state,
+            "training": self._training.to_json(),
+        }
+        config = {"n_visible": self.n_visible, "n_hidden": self.n_hidden, "seed": self.seed}
+        io.save_model(path, kind="RBM", config=config, state=state, tensors=tensors | self._training.tensors())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RBM":
+        """Read a model written by `save` or by a checkpoint. Names and shapes are checked.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            No such file; not a gencore file; another kind of model; tensors missing, unexpected or of a wrong shape.
+        """
+        stored = io.load_model(path, "RBM")
+        tensors = stored.take(
+            ("weight", "visible_bias", "hidden_bias"), ("chains", "data_mean", *training.State.tensor_names)
+        )
+        model = cls(**stored.config)
+        model.weight, model.visible_bias = tensors["weight"], tensors["visible_bias"]
+        model.hidden_bias = tensors["hidden_bias"]
+        model.chains, model.data_mean = tensors.get("chains"), tensors.get("data_mean")
+        model.steps, model.chain_step = int(stored.state["steps"]), int(stored.state["chain_step"])
+        model.chain_key = int(stored.state["chain_key"])
+        model.generator.state = stored.state["generator"]
+        model._training = training.State.from_file(stored.state["training"], tensors)
+        return model
+
+    # --- internals --------------------------------------------------------------------------------------------
+
+    def _key(self, key: KeyLike | None) -> KeyLike:
+        return self.generator.key() if key is None else key
+
+    def _base_rates(self) -> Float32Array:
+        return np.full(self.n_visible, 0.5, np.float32) if self.data_mean is None else self.data_mean
+
+    def _fingerprint(self) -> int:
+        return hash(tuple(p.tobytes() for p in self.parameters))
+
+
+def _parameter(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Float32Array:
+    array = np.array(value, np.float32, order="C")
+    if array.shape != shape:
+        raise ValueError(f"RBM: expected {name} of shape {shape}, received {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"RBM: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
+    return array
