@@ -1,8 +1,9 @@
 """Model files: safetensors with the model's kind, config and state in the header.
 
 A model is one safetensors file whose ``__metadata__`` holds, as strings: ``format`` ("gencore"),
-``format_version``, ``kind`` (the model class), ``config`` and ``state`` (JSON objects), and each string, integer
-or float of ``state`` once more under its own name, for readers without a JSON parser (``gencore::ModelFile``).
+``format_version``, ``kind`` (the model class), ``config`` and ``state`` (JSON objects), and each string,
+integer or float of ``state`` once more under its own name, for readers without a JSON parser
+(``gencore::ModelFile`` in C++).
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def save_model(
     kind : str
         Name of the model class.
     config, state : mapping
-        JSON-able: strings, finite numbers, booleans, None, lists and dicts with string keys. Numbers of 64 bits
-        that other programs must read exactly (keys of random numbers) belong in decimal strings.
+        JSON-able: strings, finite numbers, booleans, None, lists and dicts with string keys. Numbers of 64
+        bits that other programs must read exactly (keys of random numbers) belong in decimal strings.
     tensors : mapping of str to ndarray
         Boolean, integer or float arrays of any shape.
 
@@ -171,7 +172,7 @@ def load_model(path: str | os.PathLike[str], kind: str | None = None) -> StoredM
     version = metadata.get("format_version")
     if version != str(FORMAT_VERSION):
         raise ValueError(
-            f"load_model: {path} has format version {version}, this gencore reads {FORMAT_VERSION}: update gencore"
+            f"load_model: {path} has format version {version}, this gencore reads {FORMAT_VERSION}: update it"
         )
     try:
         stored = StoredModel(

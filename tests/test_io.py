@@ -181,7 +181,7 @@ def rewrite(path, **metadata):
     [
         ({}, "not a model saved by gencore"),
         ({"format": "pt"}, "not a model saved by gencore"),
-        ({"format": "gencore", "format_version": "2"}, "format version 2, .* reads 1: update"),
+        ({"format": "gencore", "format_version": "2"}, "format version 2, .* reads 1: update it"),
         (
             {"format": "gencore", "format_version": "1", "kind": "RBM", "state": "{}"},
             "damaged header.*config",
