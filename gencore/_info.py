@@ -19,7 +19,9 @@ def cmake_dir() -> str:
     """
     folder = Path(_core.__file__).parent / "lib" / "cmake" / "gencore"
     if not (folder / "gencoreConfig.cmake").is_file():
-        raise FileNotFoundError(f"cmake_dir: no gencoreConfig.cmake in {folder}: install gencore (pip install .)")
+        raise FileNotFoundError(
+            f"cmake_dir: no gencoreConfig.cmake in {folder}: install gencore (pip install .)"
+        )
     return str(folder)
 
 

@@ -76,8 +76,8 @@ def log_mean_exp(x: ArrayLike) -> float:
 def ais_schedule(n_temperatures: int = 14_500) -> Float64Array:
     """Inverse temperatures from 0 to 1, spaced as Salakhutdinov & Murray (2008) did.
 
-    Of the steps, 1/29 lead to 0.5, 8/29 on to 0.9 and 20/29 to 1. For 14,500 these are their 500 of 1e-3, 4,000 of 1e-4 and
-    10,000 of 1e-5.
+    Of the steps, 1/29 lead to 0.5, 8/29 on to 0.9 and 20/29 to 1. For 14,500 these are their 500 of 1e-3, 4,000 of
+    1e-4 and 10,000 of 1e-5.
 
     Returns
     -------
@@ -137,8 +137,8 @@ def log_partition(
     Notes
     -----
     Forward AIS is unbiased for Z, hence on average below log Z; reverse AIS is unbiased for 1 / Z if it starts at exact
-    samples, hence on average above. A base or a schedule that misses a mode shows as a bracket that does not close, or not
-    at all if the reverse runs miss the same mode: look at samples, too.
+    samples, hence on average above. A base or a schedule that misses a mode shows as a bracket that does not close, or
+    not at all if the reverse runs miss the same mode: look at samples, too.
 
     Source
     ------
@@ -147,7 +147,9 @@ def log_partition(
     """
     w, b, c = model.weight, model.visible_bias, model.hidden_bias
     if method not in ("auto", "exact", "ais"):
-        raise ValueError(f"log_partition: expected method to be 'auto', 'exact' or 'ais', received {method!r}")
+        raise ValueError(
+            f"log_partition: expected method to be 'auto', 'exact' or 'ais', received {method!r}"
+        )
     if method == "exact" or (method == "auto" and min(w.shape) <= EXACT_UNITS):
         value = kernels.log_partition_exact(w, b, c)
         return LogPartition(value, value, value, np.inf, 0.0, "exact")
@@ -160,11 +162,19 @@ def log_partition(
     lower, upper = forward.value - 3 * forward.std_error, forward.value + 3 * forward.std_error
     if not reverse:
         return LogPartition(
-            forward.value, lower, upper, forward.ess, forward.std_error, "ais", log_weights=forward.log_weights
+            forward.value,
+            lower,
+            upper,
+            forward.ess,
+            forward.std_error,
+            "ais",
+            log_weights=forward.log_weights,
         )
     start = _reverse_start(model, reverse_start, last, n_runs)
     start = kernels.gibbs_chain(w, b, c, start, steps=burn_in, key=keys[2].key())
-    down, _ = kernels.ais(w, b, c, betas=schedule[::-1].copy(), base_bias=base, start=start, key=keys[3].key())
+    down, _ = kernels.ais(
+        w, b, c, betas=schedule[::-1].copy(), base_bias=base, start=start, key=keys[3].key()
+    )
     back = _Estimate(down - log_z_base)
     return LogPartition(
         forward.value,
@@ -202,9 +212,12 @@ def _base_bias(model: "RBM", base_rates: ArrayLike | None, keys: Generator) -> N
         rates = kernels.gibbs_chain(w, b, c, halves, steps=50, key=keys.key()).mean(axis=0)
     rates = np.asarray(rates, np.float64)
     if rates.shape != b.shape or not ((rates >= 0) & (rates <= 1)).all():
-        raise ValueError(f"log_partition: expected base_rates of shape {b.shape} from 0 to 1, received {rates}")
+        raise ValueError(
+            f"log_partition: expected base_rates of shape {b.shape} from 0 to 1, received {rates}"
+        )
     rates = np.clip(rates, 1e-3, 1 - 1e-3)
-    return np.log(rates / (1 - rates)).astype(np.float32)
+    base: NDArray[np.float32] = np.log(rates / (1 - rates)).astype(np.float32)
+    return base
 
 
 def _reverse_start(model: "RBM", given: Any, last: NDArray[np.uint8], n_runs: int) -> NDArray[np.uint8]:

@@ -44,14 +44,14 @@ def linear(start: float, end: float = 0.0, *, hold: float = 0.0) -> Schedule:
 
 
 def exponential(start: float, end: float, *, hold: float = 0.0) -> Schedule:
-    """From ``start`` to ``end``, both above 0, by a constant factor a step; see :func:`linear` for ``hold``."""
+    """From ``start`` to ``end``, both above 0, by a constant factor a step; see `linear` for ``hold``."""
     if start <= 0 or end <= 0:
         raise ValueError(f"exponential: expected start and end to be above 0, received {start} and {end}")
     return lambda done: float(start * (end / start) ** _progress(done, hold))
 
 
 def cosine(start: float, end: float = 0.0, *, hold: float = 0.0) -> Schedule:
-    """From ``start`` to ``end`` along half a cosine; see :func:`linear` for ``hold``."""
+    """From ``start`` to ``end`` along half a cosine; see `linear` for ``hold``."""
     return lambda done: float(end + (start - end) * 0.5 * (1 + np.cos(np.pi * _progress(done, hold))))
 
 
@@ -128,7 +128,9 @@ class Checkpoints:
 
     def __init__(self, path: str | Path | None, every: int | None, steps_per_epoch: int) -> None:
         if every is not None and path is None:
-            raise ValueError(f"fit: expected checkpoint to name a file, since checkpoint_every is {every}, received None")
+            raise ValueError(
+                f"fit: expected checkpoint to name a file, since checkpoint_every is {every}, received None"
+            )
         if every is not None and every < 1:
             raise ValueError(f"fit: expected checkpoint_every to be at least 1 step, received {every}")
         self.path = None if path is None else Path(path)

@@ -1,7 +1,7 @@
 """Restricted Boltzmann machines with binary units.
 
-The model is ``p(v, h) = exp(b.v + c.h + v' w h) / Z`` over ``v`` in {0, 1}^n_visible and ``h`` in {0, 1}^n_hidden. Every
-function takes the parameters first:
+The model is ``p(v, h) = exp(b.v + c.h + v' w h) / Z`` over ``v`` in {0, 1}^n_visible and ``h`` in {0, 1}^n_hidden.
+Every function takes the parameters first:
 
 - ``w`` (n_visible, n_hidden), ``b`` (n_visible,), ``c`` (n_hidden,): float32, finite;
 - states: bool, uint8 or float32 arrays of 0 and 1, one row a sample.
@@ -112,7 +112,7 @@ def hidden_mean(w: Float32Array, c: Float32Array, v: StateArray, *, beta: float 
 
 
 def visible_mean(w: Float32Array, b: Float32Array, h: StateArray, *, beta: float = 1.0) -> Float32Array:
-    """Means of the visible units, ``p(v = 1 | h) = logistic(beta (b + h w'))``; see :func:`hidden_mean`."""
+    """Means of the visible units, ``p(v = 1 | h) = logistic(beta (b + h w'))``; see `hidden_mean`."""
     return _conditional_mean(w, b, h, _VISIBLE, beta)
 
 
@@ -126,7 +126,7 @@ def hidden_sample(
     first_row: int = 0,
     beta: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Draws ``h ~ p(h | v)``: those that :func:`gibbs_chain` makes at ``step``.
+    """Draws ``h ~ p(h | v)``: those that `gibbs_chain` makes at ``step``.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def visible_sample(
     first_row: int = 0,
     beta: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Draws ``v ~ p(v | h)``: those that :func:`gibbs_chain` makes at ``step``; see :func:`hidden_sample`."""
+    """Draws ``v ~ p(v | h)``: those that `gibbs_chain` makes at ``step``; see `hidden_sample`."""
     return _conditional_sample(w, b, h, _VISIBLE, key, step, first_row, beta)
 
 
@@ -187,7 +187,7 @@ def free_energy(
 
 
 class CdGradient(NamedTuple):
-    """What :func:`cd_gradient` computes."""
+    """What `cd_gradient` computes."""
 
     weight: Float32Array
     """(n_visible, n_hidden): gradient by ``w``, uphill."""
@@ -392,7 +392,7 @@ def stochastic_pseudo_log_likelihood(
     step: int = 0,
     first_row: int = 0,
 ) -> Float64Array:
-    """Unbiased estimate of :func:`pseudo_log_likelihood` from one unit a row.
+    """Unbiased estimate of `pseudo_log_likelihood` from one unit a row.
 
     Parameters
     ----------
@@ -429,7 +429,15 @@ def _conditional_sample(
     shape = _matrix_shape("rbm.conditional_sample", "w", w)
     out = np.empty((_rows(states), shape[1 if side == _HIDDEN else 0]), np.uint8)
     _core.rbm_conditional_sample(
-        w=w, bias=bias, states=states, out=out, side=side, beta=beta, key=as_key(key), step=step, first_row=first_row
+        w=w,
+        bias=bias,
+        states=states,
+        out=out,
+        side=side,
+        beta=beta,
+        key=as_key(key),
+        step=step,
+        first_row=first_row,
     )
     return out
 

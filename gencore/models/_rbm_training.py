@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from gencore.kernels import optim, sample
 from gencore.kernels import rbm as kernels
 from gencore.random import Generator
-from gencore.train import Callback, Checkpoints, DivergenceError, History, Progress, Schedule, as_schedule, batches
+from gencore.train import (
+    Callback,
+    Checkpoints,
+    DivergenceError,
+    History,
+    Progress,
+    Schedule,
+    as_schedule,
+    batches,
+)
 
 if TYPE_CHECKING:
     from gencore.models.rbm import RBM
@@ -43,7 +52,9 @@ class Options:
         for name in ("epochs", "batch_size", "k", "n_chains"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"RBM.fit: expected {name} to be an integer of at least 1, received {value!r}")
+                raise ValueError(
+                    f"RBM.fit: expected {name} to be an integer of at least 1, received {value!r}"
+                )
         if self.algorithm not in ("pcd", "cd"):
             raise ValueError(f"RBM.fit: expected algorithm to be 'pcd' or 'cd', received {self.algorithm!r}")
         if not 0 <= self.momentum < 1:
@@ -87,8 +98,10 @@ class State:
     def from_file(cls, state: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> "State":
         """Undo `tensors` and `to_json`."""
         velocity = {n.removeprefix("velocity."): t for n, t in tensors.items() if n.startswith("velocity.")}
-        arrays = {"velocity": velocity, "hidden_offset": tensors.get("offset_hidden")}
-        return cls(**(state | {"history": History(state["history"])}), **arrays)
+        history = History(state["history"])
+        return cls(
+            **(state | {"history": history}), velocity=velocity, hidden_offset=tensors.get("offset_hidden")
+        )
 
 
 class Training:
@@ -126,7 +139,10 @@ class Training:
         with Progress("RBM", total=total, done=self._done(), enabled=progress) as bar:
             while state.epoch < self.options.epochs:
                 order = batches(
-                    len(self.data), self.options.batch_size, seed=self.model.seed, epoch=self.model.steps - state.batch
+                    len(self.data),
+                    self.options.batch_size,
+                    seed=self.model.seed,
+                    epoch=self.model.steps - state.batch,
                 )
                 while state.batch < self.steps_per_epoch:
                     lr = self.schedule(self._done() / total)
@@ -164,7 +180,9 @@ class Training:
             smoothed = (mean * len(self.data) + 1) / (len(self.data) + 2)
             model.visible_bias = np.log(smoothed / (1 - smoothed))
         if options.algorithm == "pcd" and (model.chains is None or len(model.chains) != options.n_chains):
-            model.chains = sample.bernoulli(np.tile(model.data_mean, (options.n_chains, 1)), model.generator.key())
+            model.chains = sample.bernoulli(
+                np.tile(model.data_mean, (options.n_chains, 1)), model.generator.key()
+            )
         named = zip(PARAMETERS, model.parameters, strict=True)
         model._training = State(
             options=options.to_json(),
@@ -178,9 +196,15 @@ class Training:
         if (stored.n_visible, stored.n_hidden, stored.seed) != (model.n_visible, model.n_hidden, model.seed):
             raise ValueError(f"RBM.fit: expected {path} to hold a state of {model!r}, received {stored!r}")
         before, now = stored._training.options, self.options.to_json()
-        changed = [f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]]
+        changed = [
+            f"{name} was {before.get(name)!r}, is {now[name]!r}"
+            for name in now
+            if before.get(name) != now[name]
+        ]
         if changed:
-            raise ValueError(f"RBM.fit: expected the arguments of the training in {path}, received others: {changed}")
+            raise ValueError(
+                f"RBM.fit: expected the arguments of the training in {path}, received others: {changed}"
+            )
         vars(model).update(vars(stored))
 
     def _update(self, batch: NDArray[Any], lr: float) -> None:
@@ -230,7 +254,12 @@ class Training:
         spread = max(1, len(self.data) // MONITORED_ROWS)
         rows = np.ascontiguousarray(self.data[::spread][:MONITORED_ROWS])
         keys = Generator(model.chain_key).spawn(1)[0]
-        record = {"epoch": state.epoch, "step": model.steps, "seconds": round(state.seconds, 3), "lr": float(lr)}
+        record = {
+            "epoch": state.epoch,
+            "step": model.steps,
+            "seconds": round(state.seconds, 3),
+            "lr": float(lr),
+        }
         if rows.dtype == np.uint8:
             record["pseudo_log_likelihood"] = self._pseudo_log_likelihood(rows, keys)
         if self.held_out is not None:

@@ -76,7 +76,8 @@ class RBM:
         return f"RBM({self.n_visible}, {self.n_hidden}, seed={self.seed}) after {self.steps} updates"
 
     @property
-    def weight(self) -> Float32Array:  # noqa: D102 (described in the class)
+    def weight(self) -> Float32Array:
+        """``W``, (n_visible, n_hidden) float32."""
         return self._weight
 
     @weight.setter
@@ -84,7 +85,8 @@ class RBM:
         self._weight = _parameter("weight", value, (self.n_visible, self.n_hidden))
 
     @property
-    def visible_bias(self) -> Float32Array:  # noqa: D102
+    def visible_bias(self) -> Float32Array:
+        """``b``, (n_visible,) float32."""
         return self._visible_bias
 
     @visible_bias.setter
@@ -92,7 +94,8 @@ class RBM:
         self._visible_bias = _parameter("visible_bias", value, (self.n_visible,))
 
     @property
-    def hidden_bias(self) -> Float32Array:  # noqa: D102
+    def hidden_bias(self) -> Float32Array:
+        """``c``, (n_hidden,) float32."""
         return self._hidden_bias
 
     @hidden_bias.setter
@@ -191,7 +194,13 @@ class RBM:
         if validation is not None:
             held_out = as_states("RBM.fit", "validation", validation, self.n_visible)
         return training.Training(
-            self, data, held_out, options, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume
+            self,
+            data,
+            held_out,
+            options,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
         ).run(callbacks, progress)
 
     # --- sampling ---------------------------------------------------------------------------------------------
@@ -258,7 +267,9 @@ class RBM:
                 raise ValueError(f"RBM.sample: expected start to have n = {n} rows, received {len(states)}")
             states = np.repeat(states, n // len(states), axis=0)
         elif clamp is not None:
-            raise ValueError("RBM.sample: expected start beside clamp (what the clamped units hold), received None")
+            raise ValueError(
+                "RBM.sample: expected start beside clamp (what the clamped units hold), received None"
+            )
         elif self.chains is not None:
             states = self.chains[np.arange(n) % len(self.chains)]
         else:
@@ -333,7 +344,11 @@ class RBM:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: parameters, chains, generator, and the state of an unfinished training."""
-        tensors = {"weight": self._weight, "visible_bias": self._visible_bias, "hidden_bias": self._hidden_bias}
+        tensors = {
+            "weight": self._weight,
+            "visible_bias": self._visible_bias,
+            "hidden_bias": self._hidden_bias,
+        }
         if self.chains is not None:
             tensors["chains"] = self.chains
         if self.data_mean is not None:
@@ -346,7 +361,9 @@ class RBM:
             "training": self._training.to_json(),
         }
         config = {"n_visible": self.n_visible, "n_hidden": self.n_hidden, "seed": self.seed}
-        io.save_model(path, kind="RBM", config=config, state=state, tensors=tensors | self._training.tensors())
+        io.save_model(
+            path, kind="RBM", config=config, state=state, tensors=tensors | self._training.tensors()
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "RBM":

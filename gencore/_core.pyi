@@ -1,0 +1,176 @@
+"""Compiled kernels. Written by csrc/python/stub.py; do not edit."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any
+"""A NumPy array, or one that speaks DLPack."""
+
+signatures: dict[str, dict[str, str]]
+
+def version() -> str: ...
+def isa() -> str: ...
+def isa_levels() -> list[str]: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def release_scratch() -> None: ...
+def measure_fma_peak(seconds: float) -> float: ...
+def philox(key: int, counter: Sequence[int]) -> list[int]: ...
+def dense_matmul(
+    *,
+    a: Array | None = None,
+    b: Array | None = None,
+    bias: Array | None = None,
+    out: Array | None = None,
+    transpose_a: bool | None = None,
+    transpose_b: bool | None = None,
+    activation: int | None = None,
+) -> None: ...
+def sample_uniform(
+    *,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def sample_normal(
+    *,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def sample_exponential(
+    *,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def sample_bernoulli(
+    *,
+    p: Array | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def sample_categorical(
+    *,
+    logits: Array | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def rbm_gibbs_chain(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    v_out: Array | None = None,
+    steps: int | None = None,
+    key: int | None = None,
+    beta: Array | None = None,
+    clamp: Array | None = None,
+    first_step: int | None = None,
+    first_row: int | None = None,
+) -> None: ...
+def rbm_conditional_mean(
+    *,
+    w: Array | None = None,
+    bias: Array | None = None,
+    states: Array | None = None,
+    out: Array | None = None,
+    side: int | None = None,
+    beta: float | None = None,
+) -> None: ...
+def rbm_conditional_sample(
+    *,
+    w: Array | None = None,
+    bias: Array | None = None,
+    states: Array | None = None,
+    out: Array | None = None,
+    side: int | None = None,
+    beta: float | None = None,
+    key: int | None = None,
+    step: int | None = None,
+    first_row: int | None = None,
+) -> None: ...
+def rbm_free_energy(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    out: Array | None = None,
+    beta: float | None = None,
+) -> None: ...
+def rbm_cd_gradient(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    chains: Array | None = None,
+    chains_out: Array | None = None,
+    k: int | None = None,
+    key: int | None = None,
+    first_step: int | None = None,
+    offset_v: Array | None = None,
+    offset_h: Array | None = None,
+    grad_w: Array | None = None,
+    grad_b: Array | None = None,
+    grad_c: Array | None = None,
+    mean_v: Array | None = None,
+    mean_h: Array | None = None,
+) -> None: ...
+def rbm_log_partition_exact(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def rbm_ais(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    betas: Array | None = None,
+    base_bias: Array | None = None,
+    start: Array | None = None,
+    log_weights: Array | None = None,
+    v_out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+) -> None: ...
+def rbm_pseudo_log_likelihood(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def rbm_stochastic_pseudo_log_likelihood(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    step: int | None = None,
+    first_row: int | None = None,
+) -> None: ...
+def optim_sgd(
+    *,
+    param: Array | None = None,
+    grad: Array | None = None,
+    velocity: Array | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+) -> None: ...
