@@ -41,12 +41,23 @@ def log_partition(w, b, c, beta=1.0):
     return logsumexp(-free_energy(w, b, c, all_states(w.shape[0]), beta))
 
 
-def uniform_log_partition(n_visible, n_hidden, w, b, c):
-    """log Z with all weights w, all biases b and c: a sum over how many hidden units are on."""
-    w, b, c = (float(np.float32(x)) for x in (w, b, c))
+def uniform_log_terms(n_visible, n_hidden, w, b, c):
+    """Log of the part of Z that has k hidden units on, k = 0, 1, ..., where all weights are w, all biases b and c."""
     k = np.arange(n_hidden + 1)
     log_binomial = gammaln(n_hidden + 1) - gammaln(k + 1) - gammaln(n_hidden - k + 1)
-    return logsumexp(log_binomial + c * k + n_visible * softplus(b + w * k))
+    return log_binomial + c * k + n_visible * softplus(b + w * k)
+
+
+def uniform_log_partition(n_visible, n_hidden, w, b, c):
+    """log Z with all weights w, all biases b and c (as float32 holds them)."""
+    return logsumexp(uniform_log_terms(n_visible, n_hidden, *(float(np.float32(x)) for x in (w, b, c))))
+
+
+def uniform_samples(n_visible, n_hidden, w, b, c, n, rng):
+    """n exact samples of v: the count of hidden units from its distribution, then independent visible units."""
+    terms = uniform_log_terms(n_visible, n_hidden, w, b, c)
+    k = rng.choice(terms.size, n, p=np.exp(terms - logsumexp(terms)))
+    return (rng.random((n, n_visible)) < expit(b + w * k)[:, None]).astype(np.uint8)
 
 
 def joint(w, b, c, beta=1.0):
