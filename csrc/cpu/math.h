@@ -1,5 +1,5 @@
 // Elementary functions on vectors. Errors are maxima over all float32 inputs of the stated range, in units in the last
-// place (tests/test_math.py measures them on every level).
+// place (tests/test_math.py measures them on every level). NaN stays NaN: where an operand of min or max is NaN, the second is taken.
 #pragma once
 
 #include "vec.h"
@@ -9,7 +9,7 @@ namespace gencore::GENCORE_LEVEL {
 // e^x; below -87.3 it falls to 0, above 88.7 it is inf. 1.0 ulp.
 // x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite), degree-6 polynomial, 2^n as two factors so that no exponent overflows.
 GENCORE_INLINE F exp(F x) {
-  x = min(max(x, splat(-104.0f)), splat(89.0f));
+  x = min(splat(89.0f), max(splat(-104.0f), x));
   const I n = round_to_int(x * 1.44269504088896341f);
   const F nf = to_float(n);
   F r = fma(nf, splat(-0.693359375f), x);
@@ -27,7 +27,7 @@ GENCORE_INLINE F exp(F x) {
 
 // e^-|x|, the tail that logistic and softplus are made of: in (0, 1]; below 2^-126 it is 0.
 GENCORE_INLINE F exp_minus_abs(F x) {
-  const F a = max(as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)), splat(-87.0f));
+  const F a = max(splat(-87.0f), as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)));
   const I n = round_to_int(a * 1.44269504088896341f);
   const F nf = to_float(n);
   F r = fma(nf, splat(-0.693359375f), a);
@@ -84,7 +84,7 @@ GENCORE_INLINE F log1p_unit(F t) {
 }
 
 // ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|).
-GENCORE_INLINE F softplus(F x) { return max(x, splat(0.0f)) + log1p_unit(exp_minus_abs(x)); }
+GENCORE_INLINE F softplus(F x) { return max(splat(0.0f), x) + log1p_unit(exp_minus_abs(x)); }
 
 // tanh x: an odd polynomial for |x| < 0.625, else 1 - 2 / (e^2|x| + 1).
 GENCORE_INLINE F tanh(F x) {
@@ -132,7 +132,7 @@ struct SoftplusSum {
 
   // Lanes at or beyond `valid` do not count.
   GENCORE_INLINE void add(F x, std::int64_t valid) {
-    F e = exp_minus_abs(x), positive = max(x, splat(0.0f));
+    F e = exp_minus_abs(x), positive = max(splat(0.0f), x);
     if (valid < lanes) {
       const Mask counts = less(to_float((I)iota()), splat(static_cast<float>(valid)));
       e = select(counts, e, splat(0.0f));

@@ -37,7 +37,7 @@ typedef std::int32_t I __attribute__((vector_size(4 * GENCORE_LANES), may_alias)
 typedef std::uint32_t U __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
 typedef std::uint64_t U64 __attribute__((vector_size(4 * GENCORE_LANES), may_alias));  // lanes / 2 of them
 
-GENCORE_INLINE F splat(float x) { return F{} + x; }
+GENCORE_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for -0, so that a plain broadcast is left
 GENCORE_INLINE U splat_u(std::uint32_t x) { return U{} + x; }
 GENCORE_INLINE I splat_i(std::int32_t x) { return I{} + x; }
 GENCORE_INLINE F load(const float* p) {
