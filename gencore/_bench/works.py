@@ -1,0 +1,351 @@
+"""The works that are timed: sizes, cost, and the check that a candidate does this work and no other.
+
+A work hands each builder its problem and asks a `Candidate` back. What `Candidate.sample` must return is said by the
+work's check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import reference
+from .measure import Candidate
+from .reference import Array, Rbm
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+class Cost(NamedTuple):
+    """What one unit of work asks of the machine at least, done the plain way."""
+
+    flops: float
+    bytes: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """One line of the table.
+
+    Attributes
+    ----------
+    name, title
+        Short name and what it is.
+    kind
+        Key of the builders: works of one kind differ in size only.
+    units
+        Units of work that the reported time stands for.
+    problem
+        Makes what all candidates share; True asks for a tiny one, for tests.
+    cost
+        Cost of one unit.
+    check
+        Raises `reference.Disagreement`, or says what agrees.
+    """
+
+    name: str
+    title: str
+    kind: str
+    problem: Callable[[bool], Any]
+    cost: Callable[[Any], Cost]
+    check: Callable[[Any, Candidate], str]
+    units: float = 1
+
+
+# --- dense -------------------------------------------------------------------------------------------------------------
+
+
+class Gemm(NamedTuple):
+    """out (m, n) = a (m, k) b (k, n), float32."""
+
+    a: Array
+    b: Array
+
+
+def gemm_work(m: int, n: int, k: int) -> Work:
+    """Matrix product; `sample() -> (m, n)`."""
+
+    @lru_cache
+    def problem(tiny: bool) -> Gemm:
+        rng = np.random.default_rng(1)
+        scale = 16 if tiny else 1
+        shape = [max(1, x // scale) for x in (m, n, k)]
+        a, b = rng.standard_normal((shape[0], shape[2])), rng.standard_normal((shape[2], shape[1]))
+        return Gemm(a.astype(np.float32), b.astype(np.float32))
+
+    def cost(p: Gemm) -> Cost:
+        (m, k), n = p.a.shape, p.b.shape[1]
+        return Cost(2.0 * m * n * k, 0, "multiply-adds of the product")
+
+    def check(p: Gemm, candidate: Candidate) -> str:
+        exact = p.a.astype(float) @ p.b.astype(float)
+        bound = EPS * p.a.shape[1] * float((np.abs(p.a) @ np.abs(p.b)).max())  # k roundings of a sum of |a||b|
+        return reference.close("product", candidate.sample(), exact, bound)
+
+    return Work(f"gemm_{m}x{n}x{k}", f"GEMM {m}x{n}x{k}", "gemm", problem, cost, check)
+
+
+# --- sample ------------------------------------------------------------------------------------------------------------
+
+
+class Variates(NamedTuple):
+    """Bernoulli draws with probabilities p (rows, units) into an array of one byte or more each."""
+
+    p: Array
+
+
+@lru_cache
+def _variates(tiny: bool) -> Variates:
+    rows, units = (64, 40) if tiny else (256, 1024)
+    return Variates(np.random.default_rng(2).random((rows, units), dtype=np.float32))
+
+
+def _variates_cost(p: Variates) -> Cost:
+    # A Philox4x32-10 block is 20 products 32x32 -> 64 and serves 8 variates of 16 bits. A vector unit makes half as many of
+    # those as multiply-adds, so a product counts as 2 multiply-adds, 4 operations: 20 / 8 * 4.
+    return Cost(10, 0, "Philox's products alone, at the multiply-add units' rate")
+
+
+def _check_variates(p: Variates, candidate: Candidate) -> str:
+    # A row of `got` is one array of draws; its statistics are the means over rows and over columns, and products of
+    # neighbours, which reused random numbers would shift.
+    def statistics(x: Array) -> Array:
+        x = np.asarray(x, float) - p.p
+        return np.concatenate([x.mean(0), x.mean(1), (x[1:] * x[:-1]).mean(0), (x[:, 1:] * x[:, :-1]).mean(1)])
+
+    rng = np.random.default_rng(3)
+    got = np.stack([statistics(candidate.sample()) for _ in range(30)])
+    want = np.stack([statistics(rng.random(p.p.shape) < p.p) for _ in range(30)])
+    return reference.same_distribution("draws", got, want)
+
+
+# --- rbm ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Gibbs:
+    """`steps` v-h-v steps of all chains in a call, at best without leaving compiled code."""
+
+    rbm: Rbm
+    steps: int
+
+    @property
+    def start(self) -> Array:
+        """All rows alike, so that the rows after a step are independent draws."""
+        return np.ascontiguousarray(np.broadcast_to(self.rbm.v[0], self.rbm.v.shape))
+
+    @cached_property
+    def want(self) -> Array:
+        """Rows after a step from `start`."""
+        rng = np.random.default_rng(4)
+        w, b, c, *_ = self.rbm
+        return np.concatenate([reference.gibbs_step(w, b, c, self.start, rng)[0] for _ in range(3)]).astype(float)
+
+
+@lru_cache
+def _gibbs(tiny: bool) -> Gibbs:
+    if tiny:
+        return Gibbs(reference.synthetic_rbm(36, 20, 200), 2)
+    return Gibbs(reference.synthetic_rbm(784, 500, 1000), 10)
+
+
+def _gibbs_cost(p: Gibbs) -> Cost:
+    return Cost(2 * len(p.rbm.v) * p.rbm.flops, 0, "two dense products; sparse states need fewer")
+
+
+def _check_gibbs(p: Gibbs, candidate: Candidate) -> str:
+    """`sample(v) -> v'` after one step."""
+    got = np.asarray(candidate.sample(p.start), float)
+    if not np.isin(got, (0, 1)).all():
+        raise reference.Disagreement("states: expected 0 and 1 only")
+    # Squares of projections on columns of w tell h drawn from h replaced by its mean: a drawn h ties units together.
+    direction = p.rbm.w[:, :8].astype(float)
+    middle = p.want.mean(0) @ direction
+
+    def statistics(v: Array) -> Array:
+        return np.concatenate([v, (v @ direction - middle) ** 2], axis=1)
+
+    return reference.same_distribution("v after a step", statistics(got), statistics(p.want))
+
+
+Update = tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Cd:
+    """One CD-k step on the batch rbm.v: gradient of the mean log-likelihood, then plain SGD in place."""
+
+    rbm: Rbm
+    k: int
+    lr: float = 0.01
+
+    @cached_property
+    def want(self) -> Array:
+        """Statistics of independent updates."""
+        rng = np.random.default_rng(5)
+        return np.stack([self.statistics(reference.cd_update(self.rbm, self.rbm.v, self.k, rng)) for _ in range(30)])
+
+    def statistics(self, update: Update) -> Array:
+        """Bias gradients as they are, weight gradients by random projections."""
+        rng = np.random.default_rng(6)
+        left, right = rng.standard_normal((64, len(self.rbm.b))), rng.standard_normal((64, len(self.rbm.c)))
+        dw, db, dc = (np.asarray(x, float) for x in update)
+        return np.concatenate([db, dc, np.einsum("kj,kj->k", left @ dw, right)])
+
+    def check(self, candidate: Candidate) -> str:
+        """`sample() -> (dw, db, dc)`, the change that one step from the problem's parameters makes."""
+        got = np.stack([self.statistics(candidate.sample()) / self.lr for _ in range(20)])
+        # The change of a float32 parameter is known to a unit in its last place.
+        grain = EPS * float(max(np.abs(x).max() for x in self.rbm[:3])) / self.lr
+        return reference.same_distribution("update", got, self.want, grain)
+
+
+def cd_work(k: int) -> Work:
+    """CD-k training step."""
+
+    @lru_cache
+    def problem(tiny: bool) -> Cd:
+        return Cd(reference.synthetic_rbm(*(36, 20, 30) if tiny else (784, 500, 128)), k)
+
+    def cost(p: Cd) -> Cost:
+        products = 2 * k + 1 + 2  # v -> h -> v' ... -> h', and the two outer products
+        return Cost(products * len(p.rbm.v) * p.rbm.flops, 8.0 * p.rbm.w.size, "dense products; weights read and written")
+
+    return Work(f"cd{k}", f"CD-{k} step 784x500, batch 128", "cd", problem, cost, Cd.check)
+
+
+@dataclass(frozen=True, eq=False)
+class Ais:
+    """`n_runs` AIS runs from visible biases b over `betas`, a shortened schedule that scales to the whole."""
+
+    rbm: Rbm
+    betas: Array
+    n_runs: int
+
+    @cached_property
+    def want(self) -> Array:
+        """Independent log-weights."""
+        return reference.ais_log_weights(self.rbm, self.betas, 2 * self.n_runs, np.random.default_rng(8))
+
+    def check(self, candidate: Candidate) -> str:
+        """`sample() -> log_weights (n_runs,)` on the problem's schedule."""
+
+        def statistics(x: Array) -> Array:
+            return np.stack([x, (x - self.want.mean()) ** 2], axis=1)
+
+        got = np.asarray(candidate.sample(), float)
+        return reference.same_distribution("log-weights", statistics(got), statistics(self.want))
+
+
+@lru_cache
+def _ais(tiny: bool) -> Ais:
+    if tiny:
+        return Ais(reference.synthetic_rbm(36, 20, 50), np.linspace(0, 1, 11), 60)
+    return Ais(reference.synthetic_rbm(784, 500, 100), np.linspace(0, 1, 101), 100)
+
+
+def _ais_cost(p: Ais) -> Cost:
+    return Cost(2 * p.n_runs * p.rbm.flops, 0, "two dense products a temperature")
+
+
+@lru_cache
+def _free_energy(tiny: bool) -> Rbm:
+    rbm = reference.synthetic_rbm(*(36, 20, 50) if tiny else (784, 500, 1000))
+    return rbm if tiny else rbm._replace(v=np.tile(rbm.v, (10, 1)))
+
+
+def _free_energy_cost(rbm: Rbm) -> Cost:
+    return Cost(len(rbm.v) * rbm.flops, 1.0 * rbm.v.size, "one dense product; states read as bytes")
+
+
+LOG_PARTITION = 100.0  # any known value: the work subtracts it
+
+
+def _check_free_energy(rbm: Rbm, candidate: Candidate) -> str:
+    """`sample() -> (free energies (n,), mean log-likelihood given log Z = LOG_PARTITION)`."""
+    energy, likelihood = candidate.sample()
+    rows = slice(0, 1000)
+    want = reference.free_energy(rbm, rbm.v[rows])
+    bound = 8 * EPS * float(np.abs(rbm.v[rows] * rbm.b).sum(1).max() + np.abs(want).max())
+    reference.close("mean log-likelihood", likelihood, -want.mean() - LOG_PARTITION, bound)
+    return reference.close("free energy", np.asarray(energy)[rows], want, bound)
+
+
+class LogZ(NamedTuple):
+    """Exact log Z by enumeration of the hidden side; slow peers are timed on the first `short` hidden units."""
+
+    rbm: Rbm
+    short: int
+
+
+@lru_cache
+def _log_z(tiny: bool) -> LogZ:
+    return LogZ(reference.synthetic_rbm(30, 9, 10), 6) if tiny else LogZ(reference.synthetic_rbm(784, 20, 10), 13)
+
+
+def _log_z_cost(p: LogZ) -> Cost:
+    return Cost(4.0 * len(p.rbm.b), 0, "one multiply-add and one product a visible unit and state; no exponential")
+
+
+def _check_log_z(p: LogZ, candidate: Candidate) -> str:
+    """`sample() -> log Z` of the RBM with its first `short` hidden units only."""
+    want = reference.log_partition(p.rbm, p.short)
+    return reference.close("log Z", candidate.sample(), want, 8 * EPS * abs(want))
+
+
+@lru_cache
+def _pseudo(tiny: bool) -> Rbm:
+    return reference.synthetic_rbm(*(36, 20, 20) if tiny else (784, 500, 128))
+
+
+def _pseudo_cost(rbm: Rbm) -> Cost:
+    return Cost(4.0 * rbm.w.size * len(rbm.v), 0, "one multiply-add and one product a row and weight; no exponential")
+
+
+def _check_pseudo(rbm: Rbm, candidate: Candidate) -> str:
+    """`sample() -> (n,)`. Each of n_visible terms is a difference of two sums near the free energy, in float32."""
+    rows = 8
+    want = reference.pseudo_log_likelihood(rbm, rbm.v[:rows])
+    bound = 4 * EPS * rbm.w.shape[0] * float(np.abs(reference.free_energy(rbm, rbm.v[:rows])).max())
+    return reference.close("pseudo-log-likelihood", np.asarray(candidate.sample())[:rows], want, bound)
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("gibbs", "Gibbs step 784x500, 1000 chains", "gibbs", _gibbs, _gibbs_cost, _check_gibbs),
+        cd_work(1),
+        cd_work(10),
+        Work("ais", "AIS 784x500, 100 x 14,500", "ais", _ais, _ais_cost, Ais.check, 14_500),
+        *(
+            gemm_work(*shape)
+            for shape in ((1024, 1024, 1024), (128, 500, 784), (64, 256, 256), (32, 64, 64), (1, 512, 512))
+        ),
+        Work(
+            "free_energy",
+            "log-likelihood of 10,000 rows",
+            "free_energy",
+            _free_energy,
+            _free_energy_cost,
+            _check_free_energy,
+        ),
+        Work("log_z", "exact log Z 784x20", "log_z", _log_z, _log_z_cost, _check_log_z, 2**20),
+        Work("philox", "Bernoulli draw, one variate", "philox", _variates, _variates_cost, _check_variates),
+        Work("pseudo", "pseudo-likelihood of 128 rows", "pseudo", _pseudo, _pseudo_cost, _check_pseudo),
+    )
+}
+
+
+def select(patterns: list[str] | None) -> list[Work]:
+    """Works whose names begin with one of the patterns, in the table's order; all without patterns."""
+    if not patterns:
+        return list(WORKS.values())
+    unknown = [p for p in patterns if not any(name.startswith(p) for name in WORKS)]
+    if unknown:
+        raise ValueError(f"bench: no work is called {', '.join(unknown)}; there are {', '.join(WORKS)}")
+    return [work for name, work in WORKS.items() if any(name.startswith(p) for p in patterns)]
