@@ -79,9 +79,9 @@ def available_threads() -> int:
 
 
 def blas_controller() -> Callable[[int], bool]:
-    """Return a function that sets the threads of NumPy's BLAS and says whether it could (threadpoolctl is installed)."""
+    """Return a function that sets the threads of NumPy's BLAS; False from it: threadpoolctl is not installed."""
     try:
-        from threadpoolctl import ThreadpoolController
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
     except ImportError:
         return lambda _: False
     pools = [pool for pool in ThreadpoolController().lib_controllers if pool.user_api == "blas"]
@@ -112,7 +112,8 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
     fields = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text.split("\n\n")[0], re.MULTILINE))
     name = fields.get("model name", platform.machine())
-    return f"{name} (family {fields['cpu family']} model {fields['model']})" if "cpu family" in fields else name
+    family = " (family {cpu family} model {model})".format_map(fields) if "cpu family" in fields else ""
+    return f"{name}{family}"
 
 
 def compiler() -> str:
@@ -127,10 +128,12 @@ def commit() -> str | None:
 
     def git(*args: str) -> str:
         here = Path(__file__).parent
-        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", __file__)  # an installed copy may lie inside somebody else's repository
+        # An installed copy may lie inside somebody else's repository.
+        git("ls-files", "--error-unmatch", __file__)
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
 """Timing and memory of several ways to do the same work: interleaved rounds, minima and quartiles, peak memory.
 
-A timed sample is a number of calls long enough for the clock; the samples of all candidates are taken in turn, so that a
-noisy moment of the machine meets all of them. Ratios are of minima.
+A timed sample is a number of calls long enough for the clock; the samples of all candidates are taken in turn, so that
+a noisy moment of the machine meets all of them. Ratios are of minima.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Candidate:
     note: str = ""
 
 
-class Absent(Exception):  # noqa: N818 - a statement, not a fault
+class Absent(Exception):
     """The peer cannot take part; the message says why."""
 
 

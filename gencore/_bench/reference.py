@@ -6,6 +6,7 @@ Nothing here calls a kernel of ours.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-class Disagreement(Exception):  # noqa: N818
+class Disagreement(Exception):
     """A candidate computes something else; it is not timed."""
 
 
@@ -47,10 +48,10 @@ def softplus(x: Array) -> Array:
 def synthetic_rbm(n_visible: int, n_hidden: int, rows: int, seed: int = 0) -> Rbm:
     """Build an RBM whose stationary densities are those of one trained on MNIST: about .14 visible, .21 hidden.
 
-    Weights are N(0, .1^2). The visible rates fall off from the middle of the image as MNIST's do. Biases follow from the
-    wanted rates p: with the field of a unit about normal, E[logistic(a + s z)] = p at a = logit(p) sqrt(1 + pi s^2 / 8).
-    The chains start from the rates and run 20 steps, which forgets the start of a model as loosely coupled as this one.
-    Random weights flip more units a step than a trained RBM's, so nothing is won here by updating flipped units only.
+    Weights are N(0, .1^2). The visible rates fall off from the middle of the image as MNIST's do. Biases follow from
+    the wanted rates p: with the field of a unit about normal, E[logistic(a + s z)] = p at
+    a = logit(p) sqrt(1 + pi s^2 / 8). The chains start from the rates and run 20 steps, enough to forget the start in a model as loosely coupled as
+    this one. Random weights flip more units a step than a trained RBM's: updating flipped units only wins nothing here.
     """
     rng = np.random.default_rng(seed)
     side = max(1, round(n_visible**0.5))
@@ -66,17 +67,17 @@ def synthetic_rbm(n_visible: int, n_hidden: int, rows: int, seed: int = 0) -> Rb
         return np.asarray(np.log(rate / (1 - rate)) * np.sqrt(1 + np.pi / 8 * spread) - other @ weight)
 
     b, c = bias(p, w.T, q), bias(q, w, p)
-    model = [np.ascontiguousarray(x, np.float32) for x in (w, b, c)]
+    w, b, c = (np.ascontiguousarray(x, np.float32) for x in (w, b, c))
     v = rng.random((rows, n_visible)) < p
     for _ in range(20):
-        v, h = gibbs_step(*model, v, rng)
-    return Rbm(model[0], model[1], model[2], v.astype(np.uint8), (float(v.mean()), float(h.mean())))
+        v, h = gibbs_step(w, b, c, v, rng)
+    return Rbm(w, b, c, v.astype(np.uint8), (float(v.mean()), float(h.mean())))
 
 
-def gibbs_step(w: Array, b: Array, c: Array, v: Array, rng: np.random.Generator, beta: float = 1.0) -> tuple[Array, Array]:
+def gibbs_step(w: Array, b: Array, c: Array, v: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Draw h ~ p(h | v), then v ~ p(v | h)."""
-    h = rng.random((len(v), len(c))) < logistic(beta * (c + v.astype(float) @ w))
-    return rng.random(v.shape) < logistic(beta * (b + h.astype(float) @ w.T)), h
+    h = rng.random((len(v), len(c))) < logistic(c + v.astype(float) @ w)
+    return rng.random(v.shape) < logistic(b + h.astype(float) @ w.T), h
 
 
 def free_energy(rbm: Rbm, v: Array) -> Array:
@@ -118,7 +119,7 @@ def ais_log_weights(rbm: Rbm, betas: Array, n_runs: int, rng: np.random.Generato
     w, b, c = (x.astype(float) for x in (rbm.w, rbm.b, rbm.c))
     v = rng.random((n_runs, len(b))) < logistic(b)
     total = np.zeros(n_runs)
-    for low, high in zip(betas[:-1], betas[1:], strict=True):
+    for low, high in pairwise(betas):
         field = c + v @ w
         total += (softplus(high * field) - softplus(low * field)).sum(1)
         h = rng.random(field.shape) < logistic(high * field)
@@ -140,9 +141,9 @@ def close(what: str, got: Any, want: Any, tolerance: float) -> str:
 def same_distribution(what: str, got: Array, want: Array, grain: float = 0.0) -> str:
     """Two-sample test: rows are independent draws, columns are statistics.
 
-    Welch's z of each column. With the same law its mean square is near 1 (a little over it with few rows), and one column
-    in 10^8 passes 6; a wrong law moves many columns at once. Columns that never vary must be equal. `grain` is the rounding
-    of a mean.
+    Welch's z of each column. With the same law its mean square is near 1 (a little over it with few rows), and one
+    column in 10^8 passes 6; a wrong law moves many columns at once. Columns that never vary must be equal. `grain` is
+    the rounding of a mean.
     """
     got, want = np.asarray(got, float), np.asarray(want, float)
     if got.ndim != 2 or got.shape[1:] != want.shape[1:]:
@@ -151,9 +152,10 @@ def same_distribution(what: str, got: Array, want: Array, grain: float = 0.0) ->
     difference = got.mean(0) - want.mean(0)
     still = error == 0
     if np.any(difference[still] != 0):
-        raise Disagreement(f"{what}: a statistic that cannot vary differs by {np.abs(difference[still]).max():.3g}")
+        raise Disagreement(f"{what}: what cannot vary differs by {np.abs(difference[still]).max():.3g}")
     z = difference[~still] / error[~still]
     mean_square, largest = float(np.mean(z**2)), float(np.abs(z).max())
+    found = f"mean z^2 {mean_square:.2f}, largest |z| {largest:.1f}"
     if not (mean_square < 2.5 and largest < 7):
-        raise Disagreement(f"{what}: another distribution (mean z^2 {mean_square:.1f}, largest |z| {largest:.1f})")
-    return f"{what}: {z.size} statistics agree (mean z^2 {mean_square:.2f}, largest |z| {largest:.1f})"
+        raise Disagreement(f"{what}: another distribution, {found}")
+    return f"{what}: {z.size} statistics, {found}"

@@ -57,7 +57,7 @@ class Work:
     units: float = 1
 
 
-# --- dense -------------------------------------------------------------------------------------------------------------
+# --- dense ------------------------------------------------------------------------------------------------------
 
 
 class Gemm(NamedTuple):
@@ -84,13 +84,14 @@ def gemm_work(m: int, n: int, k: int) -> Work:
 
     def check(p: Gemm, candidate: Candidate) -> str:
         exact = p.a.astype(float) @ p.b.astype(float)
-        bound = EPS * p.a.shape[1] * float((np.abs(p.a) @ np.abs(p.b)).max())  # k roundings of a sum of |a||b|
+        # At most k roundings of a sum of |a||b|.
+        bound = EPS * p.a.shape[1] * float((np.abs(p.a) @ np.abs(p.b)).max())
         return reference.close("product", candidate.sample(), exact, bound)
 
     return Work(f"gemm_{m}x{n}x{k}", f"GEMM {m}x{n}x{k}", "gemm", problem, cost, check)
 
 
-# --- sample ------------------------------------------------------------------------------------------------------------
+# --- sample -----------------------------------------------------------------------------------------------------
 
 
 class Variates(NamedTuple):
@@ -106,8 +107,8 @@ def _variates(tiny: bool) -> Variates:
 
 
 def _variates_cost(p: Variates) -> Cost:
-    # A Philox4x32-10 block is 20 products 32x32 -> 64 and serves 8 variates of 16 bits. A vector unit makes half as many of
-    # those as multiply-adds, so a product counts as 2 multiply-adds, 4 operations: 20 / 8 * 4.
+    # A Philox4x32-10 block is 20 products 32x32 -> 64 and serves 8 variates of 16 bits. A vector unit makes half as
+    # many of those as multiply-adds, so a product counts as 2 multiply-adds, 4 operations: 20 / 8 * 4.
     return Cost(10, 0, "Philox's products alone, at the multiply-add units' rate")
 
 
@@ -116,7 +117,8 @@ def _check_variates(p: Variates, candidate: Candidate) -> str:
     # neighbours, which reused random numbers would shift.
     def statistics(x: Array) -> Array:
         x = np.asarray(x, float) - p.p
-        return np.concatenate([x.mean(0), x.mean(1), (x[1:] * x[:-1]).mean(0), (x[:, 1:] * x[:, :-1]).mean(1)])
+        down, across = x[1:] * x[:-1], x[:, 1:] * x[:, :-1]
+        return np.concatenate([x.mean(0), x.mean(1), down.mean(0), across.mean(1)])
 
     rng = np.random.default_rng(3)
     got = np.stack([statistics(candidate.sample()) for _ in range(30)])
@@ -124,7 +126,7 @@ def _check_variates(p: Variates, candidate: Candidate) -> str:
     return reference.same_distribution("draws", got, want)
 
 
-# --- rbm ---------------------------------------------------------------------------------------------------------------
+# --- rbm --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +146,8 @@ class Gibbs:
         """Rows after a step from `start`."""
         rng = np.random.default_rng(4)
         w, b, c, *_ = self.rbm
-        return np.concatenate([reference.gibbs_step(w, b, c, self.start, rng)[0] for _ in range(3)]).astype(float)
+        steps = [reference.gibbs_step(w, b, c, self.start, rng)[0] for _ in range(3)]
+        return np.concatenate(steps).astype(float)
 
 
 @lru_cache
@@ -188,7 +191,8 @@ class Cd:
     def want(self) -> Array:
         """Statistics of independent updates."""
         rng = np.random.default_rng(5)
-        return np.stack([self.statistics(reference.cd_update(self.rbm, self.rbm.v, self.k, rng)) for _ in range(30)])
+        updates = (reference.cd_update(self.rbm, self.rbm.v, self.k, rng) for _ in range(30))
+        return np.stack([self.statistics(update) for update in updates])
 
     def statistics(self, update: Update) -> Array:
         """Bias gradients as they are, weight gradients by random projections."""
@@ -214,7 +218,8 @@ def cd_work(k: int) -> Work:
 
     def cost(p: Cd) -> Cost:
         products = 2 * k + 1 + 2  # v -> h -> v' ... -> h', and the two outer products
-        return Cost(products * len(p.rbm.v) * p.rbm.flops, 8.0 * p.rbm.w.size, "dense products; weights read and written")
+        flops = products * len(p.rbm.v) * p.rbm.flops
+        return Cost(flops, 8.0 * p.rbm.w.size, "dense products; weights read and written")
 
     return Work(f"cd{k}", f"CD-{k} step 784x500, batch 128", "cd", problem, cost, Cd.check)
 
@@ -285,11 +290,13 @@ class LogZ(NamedTuple):
 
 @lru_cache
 def _log_z(tiny: bool) -> LogZ:
-    return LogZ(reference.synthetic_rbm(30, 9, 10), 6) if tiny else LogZ(reference.synthetic_rbm(784, 20, 10), 13)
+    if tiny:
+        return LogZ(reference.synthetic_rbm(30, 9, 10), 6)
+    return LogZ(reference.synthetic_rbm(784, 20, 10), 13)
 
 
 def _log_z_cost(p: LogZ) -> Cost:
-    return Cost(4.0 * len(p.rbm.b), 0, "one multiply-add and one product a visible unit and state; no exponential")
+    return Cost(4.0 * len(p.rbm.b), 0, "a multiply-add and a product a visible unit and state")
 
 
 def _check_log_z(p: LogZ, candidate: Candidate) -> str:
@@ -304,7 +311,7 @@ def _pseudo(tiny: bool) -> Rbm:
 
 
 def _pseudo_cost(rbm: Rbm) -> Cost:
-    return Cost(4.0 * rbm.w.size * len(rbm.v), 0, "one multiply-add and one product a row and weight; no exponential")
+    return Cost(4.0 * rbm.w.size * len(rbm.v), 0, "a multiply-add and a product a row and weight")
 
 
 def _check_pseudo(rbm: Rbm, candidate: Candidate) -> str:

@@ -1,0 +1,120 @@
+"""Our kernels, called as a user calls them."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+
+from gencore import _core
+from gencore.kernels import rbm as kernels
+
+from .measure import Candidate
+from .reference import Array, Rbm
+from .registry import does
+from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+
+
+@does("gemm", "gencore")
+def gemm(p: Gemm, threads: int) -> Candidate:
+    out = np.empty((p.a.shape[0], p.b.shape[1]), np.float32)
+
+    def call() -> Array:
+        _core.dense_matmul(a=p.a, b=p.b, out=out)
+        return out
+
+    return Candidate(call, call)
+
+
+@does("philox", "gencore")
+def variates(p: Variates, threads: int) -> Candidate:
+    steps = count()
+    out = np.empty(p.p.shape, np.uint8)
+
+    def call() -> Array:
+        _core.sample_bernoulli(p=p.p, out=out, key=1, step=next(steps))
+        return out
+
+    return Candidate(call, lambda: call().copy(), units=p.p.size)
+
+
+@does("gibbs", "gencore")
+def gibbs(p: Gibbs, threads: int) -> Candidate:
+    w, b, c, v, _ = p.rbm
+    state = v.copy()
+    done = count(step=p.steps)
+
+    def call() -> object:
+        return kernels.gibbs_chain(w, b, c, state, steps=p.steps, key=1, first_step=next(done), out=state)
+
+    return Candidate(
+        call,
+        lambda start: kernels.gibbs_chain(w, b, c, start, steps=1, key=2),
+        units=p.steps,
+        note="chains as bytes; packed bits inside",
+    )
+
+
+@does("cd", "gencore")
+def cd(p: Cd, threads: int) -> Candidate:
+    start = p.rbm[:3]
+    model = w, b, c = start[0].copy(), start[1].copy(), start[2].copy()
+    gradient = kernels.cd_gradient(w, b, c, p.rbm.v, k=p.k, key=1)
+    pairs = [(w, gradient.weight), (b, gradient.visible_bias), (c, gradient.hidden_bias)]
+    flat = [(x.reshape(-1), grad.reshape(-1)) for x, grad in pairs]
+    steps = count(step=p.k)
+
+    def prepare() -> None:
+        for x, x0 in zip(model, start, strict=True):
+            x[...] = x0
+
+    def call() -> None:
+        kernels.cd_gradient(w, b, c, p.rbm.v, k=p.k, key=1, first_step=next(steps), out=gradient)
+        for param, grad in flat:
+            _core.optim_sgd(param=param, grad=grad, lr=p.lr)
+
+    def sample() -> list[Array]:
+        prepare()
+        call()
+        return [x - x0 for x, x0 in zip(model, start, strict=True)]
+
+    return Candidate(call, sample, prepare=prepare, workspace=sum(g.nbytes for _, g in flat))
+
+
+@does("ais", "gencore")
+def ais(p: Ais, threads: int) -> Candidate:
+    w, b, c = p.rbm[:3]
+    keys = count(1)
+
+    def call() -> Array:
+        return kernels.ais(w, b, c, betas=p.betas, base_bias=b, n_runs=p.n_runs, key=next(keys))[0]
+
+    return Candidate(call, call, units=len(p.betas) - 1)
+
+
+@does("free_energy", "gencore")
+def free_energy(rbm: Rbm, threads: int) -> Candidate:
+    def call() -> tuple[Array, float]:
+        energy = kernels.free_energy(rbm.w, rbm.b, rbm.c, rbm.v)
+        return energy, float(-energy.mean() - LOG_PARTITION)
+
+    return Candidate(call, call)
+
+
+@does("log_z", "gencore")
+def log_z(p: LogZ, threads: int) -> Candidate:
+    w, b, c = p.rbm[:3]
+    short = np.ascontiguousarray(w[:, : p.short]), b, c[: p.short].copy()
+    return Candidate(
+        lambda: kernels.log_partition_exact(w, b, c),
+        lambda: kernels.log_partition_exact(*short),
+        units=2 ** len(c),
+    )
+
+
+@does("pseudo", "gencore")
+def pseudo(rbm: Rbm, threads: int) -> Candidate:
+    def call() -> Array:
+        return kernels.pseudo_log_likelihood(rbm.w, rbm.b, rbm.c, rbm.v)
+
+    return Candidate(call, call)
