@@ -12,7 +12,7 @@ import operator
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 from gencore import _core
 
@@ -24,11 +24,14 @@ _CHILD_DOMAIN = 254
 _KEY_DOMAIN = 255
 
 
-def _integer(name: str, value: object, limit: int = _LIMIT) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"expected {name} to be an integer, received {value!r}")
-    number = operator.index(value)
-    if not 0 <= number < limit:
+def _integer(name: str, value: Any, kinds: str = "an integer") -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"expected {name} to be {kinds}, received {value!r}")
+    if not 0 <= number < _LIMIT:
         raise ValueError(f"expected {name} from 0 to 2^64 - 1, received {number}")
     return number
 
@@ -192,6 +195,4 @@ def as_key(key: KeyLike) -> int:
     """
     if isinstance(key, Generator):
         return int(key.key())
-    if isinstance(key, bool) or not isinstance(key, SupportsIndex):
-        raise TypeError(f"expected key to be a Key, an integer or a Generator, received {key!r}")
-    return _integer("key", key)
+    return _integer("key", key, "a Key, an integer or a Generator")

@@ -15,6 +15,7 @@ restricted Boltzmann machines using approximations to the likelihood gradient"; 
 quantitative analysis of deep belief networks"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann machines".
 """
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +85,8 @@ def gibbs_chain(
     if out is None:
         out = np.empty_like(v)
     mask = clamp[np.newaxis] if isinstance(clamp, np.ndarray) and clamp.ndim == 1 else clamp
-    temperature = np.full(1, beta, np.float32) if np.ndim(beta) == 0 else beta
+    single = isinstance(beta, Real) or (isinstance(beta, np.ndarray) and beta.ndim == 0)
+    temperature = np.full(1, beta, np.float32) if single else beta
     _core.rbm_gibbs_chain(
         w=w, b=b, c=c, v=v, v_out=out, steps=steps, key=as_key(key), beta=temperature, clamp=mask,
         first_step=first_step, first_row=first_row,
