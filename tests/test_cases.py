@@ -54,6 +54,14 @@ def test_forward(case, i):
     assert_agrees(case.run_size(case.sizes[i]), expected_of(case.name, i), case.name)
 
 
+@pytest.mark.parametrize(("case", "i"), [row for row in ROWS if row.values[0].public])
+def test_public_function_is_the_op(case, i):
+    size = case.sizes[i]
+    same_bits(
+        case.public(case.good_inputs(size), size), case.run_size(size), f"{case.name} through gencore.kernels"
+    )
+
+
 @every_row
 def test_same_bits_for_any_number_of_threads(case, i, threads):
     results = []

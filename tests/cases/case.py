@@ -51,7 +51,7 @@ class Case:
     inputs: Callable[[np.random.Generator, Size], Arguments]
     outputs: Callable[[Size], Shapes]
     reference: Callable[[Arguments, Size], dict[str, Expected]]  # float64; its docstring derives the bounds
-    public: Callable[[Arguments], Arrays] | None = None  # the same call through gencore.kernels
+    public: Callable[[Arguments, Size], Arrays] | None = None  # the same call through gencore.kernels
     optional: frozenset[str] = frozenset()  # arguments that may be left out or None, outputs included
     in_place: tuple[str, ...] = ()  # inputs that the op updates; they count as outputs
     batch: tuple[

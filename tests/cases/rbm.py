@@ -10,6 +10,8 @@ import numpy as np
 from reference import philox, rbm, sampling
 from reference.rounding import U, chained, product_error
 
+from gencore.kernels import rbm as kernels
+
 from .case import Bad, Case, Expected, nan_at
 
 HIDDEN, VISIBLE = 0, 1
@@ -174,6 +176,7 @@ GIBBS = Case(
     inputs=gibbs_inputs,
     outputs=lambda s: {"v_out": ((s["n"], s["n_visible"]), s.get("dtype", "uint8"))},
     reference=gibbs_reference,
+    public=lambda a, s: {"v_out": kernels.gibbs_chain(**a)},
     optional=frozenset({"clamp"}),
     batch=("v", "v_out", "beta", "clamp"),
     bad=(
@@ -223,6 +226,12 @@ def toward(a):
     return a["w"] if a["side"] == HIDDEN else a["w"].T
 
 
+def by_side(a, hidden, visible):
+    """The call of the one public function of the two that serves this side."""
+    rest = {name: a[name] for name in a if name not in ("w", "bias", "states", "side")}
+    return (hidden if a["side"] == HIDDEN else visible)(a["w"], a["bias"], a["states"], **rest)
+
+
 def layer_mean_reference(a, size):
     value = rbm.hidden_mean(toward(a), a["bias"], a["states"], a["beta"])
     return {
@@ -252,6 +261,7 @@ LAYER_MEAN = Case(
     inputs=layer_inputs,
     outputs=layer_outputs(np.float32),
     reference=layer_mean_reference,
+    public=lambda a, s: {"out": by_side(a, kernels.hidden_mean, kernels.visible_mean)},
     batch=("states", "out"),
     bad=(*LAYER_BAD, *states_bad("states", real=True)),
 )
@@ -290,6 +300,7 @@ LAYER_SAMPLE = Case(
     inputs=sample_inputs,
     outputs=layer_outputs(np.uint8),
     reference=layer_sample_reference,
+    public=lambda a, s: {"out": by_side(a, kernels.hidden_sample, kernels.visible_sample)},
     batch=("states", "out"),
     bad=(*LAYER_BAD, *states_bad("states", real=True), *counters_bad("step", "first_row"), *KEY_BAD),
 )
@@ -322,6 +333,7 @@ FREE_ENERGY = Case(
     inputs=free_energy_inputs,
     outputs=lambda s: {"out": ((s["n"],), np.float64)},
     reference=free_energy_reference,
+    public=lambda a, s: {"out": kernels.free_energy(**a)},
     batch=("v", "out"),
     bad=(*PARAMETERS_BAD, *states_bad("v", real=True), Bad("beta", np.nan, ValueError, ("finite", "nan"))),
 )
@@ -403,6 +415,11 @@ def cd_reference(a, size):
     }
 
 
+def cd_public(a, size):
+    names = ("grad_w", "grad_b", "grad_c", "chains_out", "mean_v", "mean_h")
+    return dict(zip(names, kernels.cd_gradient(**a), strict=True))
+
+
 CD_GRADIENT = Case(
     name="rbm.cd_gradient",
     sizes=(
@@ -417,6 +434,7 @@ CD_GRADIENT = Case(
     inputs=cd_inputs,
     outputs=cd_outputs,
     reference=cd_reference,
+    public=cd_public,
     optional=frozenset({"chains", "offset_v", "offset_h", "mean_v", "mean_h"}),
     bad=(
         *PARAMETERS_BAD,
@@ -459,6 +477,7 @@ LOG_PARTITION = Case(
     inputs=machine,
     outputs=lambda s: {"out": ((1,), np.float64)},
     reference=log_partition_reference,
+    public=lambda a, s: {"out": np.array([kernels.log_partition_exact(**a)])},
     bad=(
         *PARAMETERS_BAD,
         Bad("out", np.empty(2), ValueError, ("a single number", "(2,)")),
@@ -512,6 +531,7 @@ AIS = Case(
     inputs=ais_inputs,
     outputs=lambda s: {"log_weights": ((s["n"],), np.float64), "v_out": ((s["n"], s["n_visible"]), np.uint8)},
     reference=ais_reference,
+    public=lambda a, s: dict(zip(("log_weights", "v_out"), kernels.ais(**a, n_runs=s["n"]), strict=True)),
     optional=frozenset({"start"}),
     batch=("start", "log_weights", "v_out"),
     bad=(
@@ -559,6 +579,7 @@ PSEUDO = Case(
     inputs=pseudo_inputs,
     outputs=lambda s: {"out": ((s["n"],), np.float64)},
     reference=pseudo_reference,
+    public=lambda a, s: {"out": kernels.pseudo_log_likelihood(**a)},
     batch=("v", "out"),
     bad=(*PARAMETERS_BAD, *states_bad("v")),
 )
@@ -592,6 +613,7 @@ STOCHASTIC_PSEUDO = Case(
     inputs=stochastic_inputs,
     outputs=lambda s: {"out": ((s["n"],), np.float64)},
     reference=stochastic_reference,
+    public=lambda a, s: {"out": kernels.stochastic_pseudo_log_likelihood(**a)},
     batch=("v", "out"),
     bad=(*PARAMETERS_BAD, *states_bad("v"), *counters_bad("step", "first_row"), *KEY_BAD),
 )
