@@ -106,7 +106,8 @@ SOURCES: dict[str, Source] = {
     ),
     "binarized_mnist": Source(
         description="MNIST, each pixel drawn once with probability grey level / 255 (the static "
-        "binarisation: likelihoods do not compare with those of a threshold or of fresh draws)",
+        "binarisation: likelihoods do not compare with those of a threshold or of fresh draws). "
+        "test is in the order of the digits, train and valid are mixed",
         source="R. Salakhutdinov and I. Murray, On the quantitative analysis of deep belief networks, 2008; "
         "file by H. Larochelle",
         licence="derived from MNIST, CC BY-SA 3.0",
