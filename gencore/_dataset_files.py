@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -48,24 +49,13 @@ def read_npz(path: Path) -> Arrays:
 
 
 def read_amat(path: Path) -> Arrays:
-    """Read a matrix of 0 and 1 as text, one row a line, digits separated by blanks."""
-    raw = np.frombuffer(path.read_bytes(), np.uint8)
-    digit = (raw == ord("0")) | (raw == ord("1"))
-    newline = raw == ord("\n")
-    blank = newline | (raw == ord(" ")) | (raw == ord("\t")) | (raw == ord("\r"))
-    if not (digit | blank).all() or (digit[1:] & digit[:-1]).any():
-        raise ValueError(f"{path}: expected digits 0 and 1, separated by blanks")
-    # Digits before each line's end, differenced: digits per line. The last line may lack its end.
-    ends = np.append(np.flatnonzero(newline), raw.size)
-    starts = np.append(0, ends[:-1] + 1)
-    filled = starts < raw.size
-    lengths = (
-        np.add.reduceat(digit, starts[filled], dtype=np.int64) if filled.any() else np.zeros(0, np.int64)
-    )
-    lengths = lengths[lengths > 0]
-    if lengths.size == 0 or (lengths != lengths[0]).any():
-        raise ValueError(f"{path}: expected lines of equal length, received lengths {np.unique(lengths)}")
-    return {"": (raw[digit] - ord("0")).reshape(lengths.size, lengths[0])}
+    """Read a matrix of small whole numbers as text, one row a line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file has a wrong shape, which is reported
+            return {"": np.loadtxt(path, dtype=np.uint8, ndmin=2, comments=None)}
+    except ValueError as error:
+        raise ValueError(f"{path}: not a matrix of whole numbers: {error}") from error
 
 
 def read_libsvm(path: Path, n_columns: int) -> Arrays:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 import os
 from collections.abc import Callable
@@ -289,10 +290,10 @@ def _published(name: str, root: str | os.PathLike[str] | None, download: bool) -
         if split not in arrays:
             holds = ", ".join(arrays)
             raise ValueError(f"{next(iter(origin.values()))}: expected an array {split!r}, received {holds}")
-        data = arrays[split]
-        parts[split] = _integers(
-            origin[split], split, data.reshape(len(data), -1), (n, source.columns), source.max_value
-        ).astype(np.uint8, order="C")
+        data = np.atleast_1d(arrays[split])
+        rows = data.reshape(len(data), math.prod(data.shape[1:]))
+        checked = _integers(origin[split], split, rows, (n, source.columns), source.max_value)
+        parts[split] = checked.astype(np.uint8, order="C")
         labels = f"{split}_labels"
         if labels in arrays:
             parts[labels] = _integers(origin[labels], labels, arrays[labels], (n,), 255).astype(np.int64)

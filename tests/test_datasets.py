@@ -267,11 +267,18 @@ def test_amat_blanks(tmp_path, text):
     np.testing.assert_array_equal(files.read_amat(tmp_path / "m")[""], [[0, 1, 1], [1, 0, 0]])
 
 
-@pytest.mark.parametrize("text", ["0 1\n1\n", "0 2\n", "0 11\n", "0.0 1.0\n", "", "\n\n", "0 1\n1 0 1\n0 1"])
-def test_amat_refuses_other_text(tmp_path, text):
-    (tmp_path / "m").write_text(text)
-    with pytest.raises(ValueError, match=str(tmp_path / "m")):
-        files.read_amat(tmp_path / "m")
+@pytest.mark.parametrize(
+    "text", ["0 1\n1\n", "0 2\n", "0 11\n", "0.5 1.0\n", "", "\n\n", "-1 0\n", "0 x", "0\n1", "\xff"]
+)
+def test_amat_refuses_other_text(monkeypatch, tmp_path, text):
+    arrays = small(monkeypatch, "dna")
+    monkeypatch.setitem(SOURCES, "dna", replace(SOURCES["dna"], rows=(1, 1, 1), columns=2))
+    write_amat(tmp_path, {split: arrays[split][:1, :2] for split in SPLITS}, "dna_{}.amat")
+    datasets.load("dna", root=tmp_path)
+    path = tmp_path / "dna_valid.amat"
+    path.write_text(text, encoding="latin1")
+    with pytest.raises(ValueError, match=str(path)):
+        datasets.load("dna", root=tmp_path)
 
 
 @pytest.mark.parametrize("line", ["1 4:1", "1 0:1", "1 2:0.5", "1 2", "x 2:1", "1 a:1"])
@@ -339,6 +346,8 @@ def test_damaged_mat_and_absent_scipy_are_named(monkeypatch, tmp_path):
         (lambda a: a.pop("test"), "expected an array 'test', received train"),
         (lambda a: a.update(train=a["train"][1:]), r"train of shape \(7, 180\), received \(6, 180\)"),
         (lambda a: a.update(test=a["test"][:, 1:]), r"test of shape \(4, 180\), received \(4, 179\)"),
+        (lambda a: a.update(train=np.array(1)), r"train of shape \(7, 180\), received \(1, 1\)"),
+        (lambda a: a.update(train=a["train"][:0]), r"train of shape \(7, 180\), received \(0, 180\)"),
         (lambda a: a.update(valid=a["valid"] + 1), r"integers 0..1 in valid"),
         (lambda a: a.update(valid=a["valid"] * 0.5), r"integers 0..1 in valid"),
         (lambda a: a.update(valid=a["valid"] * np.nan), r"integers 0..1 in valid"),
