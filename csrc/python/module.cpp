@@ -14,35 +14,83 @@ std::string function_name(const char* op) {
   return name;
 }
 
+// Python's own calling convention for keywords, without a dictionary or an argument tuple: small products are called
+// so often that the way in must not cost more than they do.
 template <class Op>
-void call(const py::kwargs& kwargs) {
-  Op op;
-  std::vector<py::object> keep_alive;
-  std::size_t used = 0;
-  Op::fields([&](const char* name, auto member) {
-    const py::handle value = PyDict_GetItemString(kwargs.ptr(), name);
-    if (!value) return;
-    ++used;
-    if (!value.is_none()) cast(Argument{Op::name, name, value, keep_alive}, op.*member);
-  });
-  if (used != kwargs.size()) {
-    for (const auto& item : kwargs) {
+struct Binding {
+  static inline std::vector<PyObject*> names;  // interned: a caller's keyword is nearly always the same object
+  static inline std::string function;
+  static inline PyMethodDef method{};
+
+  static PyObject* find(const PyObject* field, PyObject* const* values, PyObject* keywords) {
+    const Py_ssize_t n = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      if (PyTuple_GET_ITEM(keywords, i) == field) return values[i];
+    }
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      if (PyUnicode_Compare(PyTuple_GET_ITEM(keywords, i), const_cast<PyObject*>(field)) == 0) return values[i];
+    }
+    return nullptr;
+  }
+
+  static void reject_unknown(PyObject* keywords) {
+    for (const py::handle keyword : py::reinterpret_borrow<py::tuple>(keywords)) {
       bool known = false;
-      Op::fields([&](const char* name, auto) { known = known || py::str(item.first).equal(py::str(name)); });
-      if (!known) throw TypeError(std::string(Op::name) + ": has no argument " + std::string(py::str(item.first)));
+      Op::fields([&](const char* name, auto) { known = known || py::str(keyword).equal(py::str(name)); });
+      if (!known) throw TypeError(std::string(Op::name) + ": has no argument " + std::string(py::str(keyword)));
     }
   }
-  const py::gil_scoped_release released;
-  run(op);
-}
+
+  static void call_unguarded(PyObject* const* values, Py_ssize_t positional, PyObject* keywords) {
+    if (positional != 0) throw TypeError(std::string(Op::name) + ": takes keyword arguments only");
+    Op op;
+    std::vector<py::object> keep_alive;
+    Py_ssize_t used = 0;
+    std::size_t field = 0;
+    Op::fields([&](const char* name, auto member) {
+      const py::handle value = find(names[field++], values, keywords);
+      if (!value) return;
+      ++used;
+      if (!value.is_none()) cast(Argument{Op::name, name, value, keep_alive}, op.*member);
+    });
+    if (keywords != nullptr && used != PyTuple_GET_SIZE(keywords)) reject_unknown(keywords);
+    const py::gil_scoped_release released;
+    run(op);
+  }
+
+  static PyObject* call(PyObject*, PyObject* const* values, Py_ssize_t positional, PyObject* keywords) {
+    try {
+      call_unguarded(values, positional, keywords);
+      Py_RETURN_NONE;
+    } catch (const TypeError& e) {
+      PyErr_SetString(PyExc_TypeError, e.what());
+    } catch (const Error& e) {
+      PyErr_SetString(PyExc_ValueError, e.what());
+    } catch (py::error_already_set& e) {
+      e.restore();
+    } catch (const std::bad_alloc&) {
+      PyErr_NoMemory();
+    } catch (const std::exception& e) {
+      PyErr_SetString(PyExc_RuntimeError, e.what());
+    }
+    return nullptr;
+  }
+};
 
 template <class Op>
 void bind(py::module_& m, py::dict& signatures) {
-  const std::string name = function_name(Op::name);
-  m.def(name.c_str(), &call<Op>);
+  using B = Binding<Op>;
+  B::function = function_name(Op::name);
   py::dict arguments;
-  Op::fields([&](const char* field, auto member) { arguments[field] = annotation(Op{}.*member); });
-  signatures[name.c_str()] = arguments;
+  Op::fields([&](const char* name, auto member) {
+    B::names.push_back(PyUnicode_InternFromString(name));
+    arguments[name] = annotation(Op{}.*member);
+  });
+  // Through void*: the convention is told by the flags.
+  B::method = {B::function.c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&B::call)),
+               METH_FASTCALL | METH_KEYWORDS, nullptr};
+  m.attr(B::function.c_str()) = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&B::method, nullptr, m.attr("__name__").ptr()));
+  signatures[B::function.c_str()] = arguments;
 }
 
 }  // namespace
