@@ -22,12 +22,6 @@ GENCORE_INLINE Draw make_draw(Key key, philox::Domain head, std::uint64_t step, 
   return {key, philox::stream(head, step, row), philox::stream(tail, step, row)};
 }
 
-// The tail's word on a unit whose head left it open.
-inline bool resolve_tie(const Draw& draw, std::int64_t unit, float threshold, float scaled_head, float scale) {
-  const float tail = static_cast<float>(philox::half_at(draw.key, draw.tail, unit)) + 0.5f;
-  return tail * scale < (threshold - scaled_head) * 65536.0f;
-}
-
 // A vector of fields and e = exp(-|field|).
 struct Fields {
   F x, e;
@@ -35,42 +29,70 @@ struct Fields {
 
 GENCORE_INLINE Fields with_tail(F x) { return {x, exp_minus_abs(x)}; }
 
+// bit = u scale < threshold.
+struct Odds {
+  F threshold, scale;
+};
+
+GENCORE_INLINE Odds odds_of(const Odds& odds) { return odds; }
+GENCORE_INLINE Odds odds_of(const Fields& f) { return {select_negative(f.x, f.e, splat(1.0f)), 1.0f + f.e}; }
+
+// head 2^-16 of `lanes` units: the bits are put under the exponent of 128, whose unit in the last place is 2^-16.
+GENCORE_INLINE F low_heads(U r) { return as_float((I)((r & 0xFFFFu) | 0x43000000u)) - 128.0f; }
+GENCORE_INLINE F high_heads(U r) { return as_float((I)((r >> 16) | 0x43000000u)) - 128.0f; }
+
+// Whether a unit that its head leaves open is drawn: its tail decides.
+__attribute__((noinline, cold)) inline bool draw_tail(const Draw& draw, std::int64_t unit, float threshold, float scale) {
+  const float head = static_cast<float>(philox::half_at(draw.key, draw.head, unit)) * 0x1p-16f;
+  const float tail = static_cast<float>(philox::half_at(draw.key, draw.tail, unit)) + 0.5f;
+  return tail * scale < (threshold - head * scale) * 0x1p32f;
+}
+
 // Units first .. first + 127 (first a multiple of 128); those at or beyond `count` are drawn as 0.
-// field(offset) gives the Fields of units first + offset, ... for offset < round_up(count, lanes).
+// field(offset) gives the Fields of units first + offset, ...; it is called once for each offset < round_up(count, lanes).
 template <class Field>
 GENCORE_INLINE void draw_group(const Draw& draw, std::int64_t first, std::int64_t count, const Field& field,
                                std::uint64_t out[2]) {
-  Superblock random;
-  philox_superblock({draw.key, draw.head}, static_cast<std::uint32_t>(first / 128), random);
+  float threshold[128], scale[128];
+  PhiloxRounds<1> rounds({draw.key, draw.head}, static_cast<std::uint32_t>(first / 128));
+  GENCORE_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    rounds.round();
+    GENCORE_UNROLL
+    for (int j = 0; j < parts; ++j) {
+      const int offset = 16 * i + j * lanes;
+      if (offset >= count) break;
+      const Odds odds = odds_of(field(offset));
+      store(threshold + offset, odds.threshold);
+      store(scale + offset, odds.scale);
+    }
+  }
+  rounds.round();
+  Superblock random[1];
+  rounds.finish(random);
+  GENCORE_UNROLL
   for (int half = 0; half < 2; ++half) {
-    std::uint64_t word = 0;
-    if (64 * half < count) {
-      GENCORE_UNROLL
-      for (int i = 0; i < 4 * parts; ++i) {
-        const int offset = 64 * half + i * lanes;
-        if (offset >= count) break;
-        const U r = random.word[i / parts][i % parts];
-        const F head = to_float((I)(half == 0 ? (r & 0xFFFFu) : (r >> 16)));
-        const auto [x, e] = field(offset);
-        const F scale = 1.0f + e;
-        const F threshold = select(less(splat(0.0f), x), splat(1.0f), e) * 65536.0f;
-        const F scaled = head * scale;
-        std::uint32_t drawn = bits(less(scaled, threshold));
-        std::uint32_t open = drawn & ~bits(less_equal(scaled + scale, threshold));
-        while (__builtin_expect(open != 0, 0)) {
-          const int lane = __builtin_ctz(open);
-          open &= open - 1;
-          float t[lanes], a[lanes], s[lanes];
-          store(t, threshold);
-          store(a, scaled);
-          store(s, scale);
-          if (!resolve_tie(draw, first + offset + lane, t[lane], a[lane], s[lane])) drawn &= ~(1u << lane);
-        }
-        word |= static_cast<std::uint64_t>(drawn) << (i * lanes);
-      }
+    std::uint64_t drawn = 0, certain = 0;
+    GENCORE_UNROLL
+    for (int i = 0; i < 4 * parts; ++i) {
+      const int offset = 64 * half + i * lanes;
+      if (offset >= count) break;
+      const U r = random[0].word[i / parts][i % parts];
+      const F head = half == 0 ? low_heads(r) : high_heads(r);
+      const F top = load(threshold + offset), by = load(scale + offset);
+      const F scaled = head * by, next = fma(by, splat(0x1p-16f), scaled);
+      drawn |= static_cast<std::uint64_t>(bits(less(scaled, top))) << (i * lanes);
+      certain |= static_cast<std::uint64_t>(bits(less_equal(next, top))) << (i * lanes);
     }
     const std::int64_t valid = count - 64 * half;
-    out[half] = valid >= 64 ? word : (valid <= 0 ? 0 : word & ((std::uint64_t{1} << valid) - 1));
+    const std::uint64_t mask = valid >= 64 ? ~std::uint64_t{0} : (valid <= 0 ? 0 : (std::uint64_t{1} << valid) - 1);
+    drawn &= mask;
+    certain &= mask;
+    for (std::uint64_t open = drawn ^ certain; __builtin_expect(open != 0, 0); open &= open - 1) {
+      const int unit = 64 * half + __builtin_ctzll(open);
+      if (!draw_tail(draw, first + unit, threshold[unit], scale[unit])) drawn &= ~(std::uint64_t{1} << (unit % 64));
+    }
+    out[half] = drawn;
   }
 }
 

@@ -25,20 +25,21 @@ GENCORE_INLINE F exp(F x) {
   return p * as_float((half + 127) << 23) * as_float((n - half + 127) << 23);
 }
 
-// e^-|x|, the tail that logistic and softplus are made of: in (0, 1]; below 2^-126 it is 0.
+// e^-|x|, the tail that logistic and softplus are made of: in [0, 1]; 0 from |x| = 87.7 on, where e^-|x| < 2^-126.
+// t's low bits are n + 127: shifted up they are 2^n, or 0 for n = -127.
 GENCORE_INLINE F exp_minus_abs(F x) {
-  const F a = max(splat(-87.0f), as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)));
-  const I n = round_to_int(a * 1.44269504088896341f);
-  const F nf = to_float(n);
-  F r = fma(nf, splat(-0.693359375f), a);
-  r = fma(nf, splat(2.12194440e-4f), r);
+  const F a = max(splat(-88.0f), as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)));
+  const F t = fma(a, splat(1.44269504088896341f), splat(12582912.0f + 127.0f));
+  const F power = as_float(as_int(t) << 23), n = t - splat(12582912.0f + 127.0f);
+  F r = fma(n, splat(-0.693359375f), a);
+  r = fma(n, splat(2.12194440e-4f), r);
   F p = splat(1.3981999507e-3f);
   p = fma(p, r, splat(8.3334519073e-3f));
   p = fma(p, r, splat(4.1665795894e-2f));
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r) + 1.0f;
-  return as_float(as_int(p) + (n << 23));
+  p = fma(p, r * r, r);
+  return fma(p, power, power);
 }
 
 // ln x for finite x > 0; -inf at 0. 1.0 ulp.

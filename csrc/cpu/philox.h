@@ -13,52 +13,73 @@ struct Superblock {
   U word[4][parts];
 };
 
-// The ten keys of the rounds, and the counter words that stay.
+// The key, and the counter words that stay.
 struct PhiloxRow {
   Key key;
   philox::Stream stream;
 };
 
-// Counters are kept in the low halves of 64-bit lanes, even and odd blocks apart, where the 32 x 32 -> 64 product
-// leaves them; what is in the high halves never matters.
-GENCORE_INLINE void philox_superblock(const PhiloxRow& row, std::uint32_t superblock, Superblock& out) {
-  constexpr int n = 2 * parts;  // [even of part 0, odd of part 0, ...]
+// N consecutive superblocks under way. A round is a chain of dependent instructions: what else there is to do is best done
+// between two of them. Counters are kept in the low halves of 64-bit lanes, even and odd blocks apart, where the
+// 32 x 32 -> 64 product leaves them; what is in the high halves never matters.
+template <int N>
+struct PhiloxRounds {
+  static constexpr int n = 2 * parts * N;  // [even of part 0, odd of part 0, ...]
   U64 c0[n], c1[n], c2[n], c3[n];
-  const U64 m0 = U64{} + philox::multiplier0, m1 = U64{} + philox::multiplier1;
-  GENCORE_UNROLL
-  for (int i = 0; i < parts; ++i) {
-    const U index = iota() + (16 * superblock + static_cast<std::uint32_t>(i * lanes));
-    c0[2 * i] = (U64)index;
-    c0[2 * i + 1] = (U64)index >> 32;
-    for (int odd = 0; odd < 2; ++odd) {
-      c1[2 * i + odd] = U64{} + row.stream.row;
-      c2[2 * i + odd] = U64{} + row.stream.step;
-      c3[2 * i + odd] = U64{} + row.stream.tag;
+  std::uint32_t k0, k1;
+
+  GENCORE_INLINE PhiloxRounds(const PhiloxRow& row, std::uint32_t superblock) : k0(row.key.lo), k1(row.key.hi) {
+    GENCORE_UNROLL
+    for (int i = 0; i < n; ++i) {
+      const U64 blocks = (U64)(iota() + (16 * superblock + static_cast<std::uint32_t>(i / 2 * lanes)));
+      c0[i] = i % 2 == 0 ? blocks : blocks >> 32;
+      c1[i] = U64{} + row.stream.row;
+      c2[i] = U64{} + row.stream.step;
+      c3[i] = U64{} + row.stream.tag;
     }
   }
-  std::uint32_t k0 = row.key.lo, k1 = row.key.hi;
-  GENCORE_UNROLL
-  for (int round = 0; round < 10; ++round) {
-    const U64 key0 = U64{} + k0, key1 = U64{} + k1;
+
+  // One of the first nine.
+  GENCORE_INLINE void round() {
+    const U64 m0 = U64{} + philox::multiplier0, m1 = U64{} + philox::multiplier1, key0 = U64{} + k0, key1 = U64{} + k1;
     GENCORE_UNROLL
     for (int i = 0; i < n; ++i) {
       const U64 p0 = mul_even(c0[i], m0), p1 = mul_even(c2[i], m1);
-      c0[i] = (p1 >> 32) ^ c1[i] ^ key0;
-      c2[i] = (p0 >> 32) ^ c3[i] ^ key1;
+      c0[i] = xor3(p1 >> 32, c1[i], key0);
+      c2[i] = xor3(p0 >> 32, c3[i], key1);
       c1[i] = p1;
       c3[i] = p0;
     }
     k0 += philox::weyl0;
     k1 += philox::weyl1;
   }
-  GENCORE_UNROLL
-  for (int i = 0; i < parts; ++i) {
-    const U64 low = U64{} + 0xFFFFFFFFu;
-    out.word[0][i] = (U)((c0[2 * i] & low) | (c0[2 * i + 1] << 32));
-    out.word[1][i] = (U)((c1[2 * i] & low) | (c1[2 * i + 1] << 32));
-    out.word[2][i] = (U)((c2[2 * i] & low) | (c2[2 * i + 1] << 32));
-    out.word[3][i] = (U)((c3[2 * i] & low) | (c3[2 * i + 1] << 32));
+
+  // The tenth, which puts the blocks back in line.
+  GENCORE_INLINE void finish(Superblock (&out)[N]) {
+    const U64 m0 = U64{} + philox::multiplier0, m1 = U64{} + philox::multiplier1;
+    GENCORE_UNROLL
+    for (int i = 0; i < parts * N; ++i) {
+      const int even = 2 * i, odd = 2 * i + 1;
+      const U64 p0_even = mul_even(c0[even], m0), p0_odd = mul_even(c0[odd], m0);
+      const U64 p1_even = mul_even(c2[even], m1), p1_odd = mul_even(c2[odd], m1);
+      Superblock& to = out[i / parts];
+      to.word[0][i % parts] = xor3(merge_high(p1_even, p1_odd), merge_low(c1[even], c1[odd]), splat_u(k0));
+      to.word[1][i % parts] = merge_low(p1_even, p1_odd);
+      to.word[2][i % parts] = xor3(merge_high(p0_even, p0_odd), merge_low(c3[even], c3[odd]), splat_u(k1));
+      to.word[3][i % parts] = merge_low(p0_even, p0_odd);
+    }
   }
+};
+
+// How many superblocks a loop over variates alone computes at once: as many as the registers hold.
+constexpr int superblocks_at_once = lanes == 16 ? 2 : 1;
+
+template <int N>
+GENCORE_INLINE void philox_superblocks(const PhiloxRow& row, std::uint32_t first, Superblock (&out)[N]) {
+  PhiloxRounds<N> rounds(row, first);
+  GENCORE_UNROLL
+  for (int i = 0; i < 9; ++i) rounds.round();
+  rounds.finish(out);
 }
 
 GENCORE_INLINE F to_uniform(U word) { return (to_float((I)(word >> 9)) + 0.5f) * 0x1p-23f; }

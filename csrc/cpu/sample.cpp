@@ -1,24 +1,229 @@
-// Random variates into arrays.
+// Random variates into arrays. A variate depends on its coordinates alone, so work may be cut anywhere between superblocks.
 #include "gencore/sample.h"
 
+#include "../runtime/reject.h"
+#include "../runtime/scratch.h"
 #include "../runtime/table.h"
+#include "bernoulli.h"
 #include "parallel.h"
-#include "philox.h"
 
 namespace gencore::GENCORE_LEVEL {
 namespace {
 
-void uniform(const sample::Uniform& op) {
-  const std::int64_t columns = op.out.shape[1];
-  parallel_for(op.out.shape[0], [&](std::int64_t r) {
-    const auto stream = philox::stream(philox::uniform, static_cast<std::uint64_t>(op.step),
-                                       static_cast<std::uint64_t>(op.first_row + r));
-    for (std::int64_t j = 0; j < columns; ++j) op.out.row(r)[j] = philox::to_uniform(philox::word_at(op.key, stream, j));
+using runtime::Scratch;
+
+constexpr std::int64_t task_units = 16384;  // variates of one task: some microseconds of work
+
+// Calls body(row, first, end) for stretches of units of every row; `first` is a multiple of 256.
+template <class Body>
+void for_each_stretch(std::int64_t rows, std::int64_t units, const Body& body) {
+  const std::int64_t cuts = ceil_div(units, task_units), block = max_of(task_units / max_of(units, 1), 1);
+  parallel_for(ceil_div(rows, block) * cuts, [&](std::int64_t task) {
+    const std::int64_t first = task % cuts * task_units, end = min_of(first + task_units, units);
+    for (std::int64_t r = task / cuts * block; r < min_of(rows, (task / cuts + 1) * block); ++r) body(r, first, end);
   });
+}
+
+GENCORE_INLINE philox::Stream stream_of(const sample::Coordinates& op, philox::Domain domain, std::int64_t row) {
+  return philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + row));
+}
+
+// Stores the first `count` lanes, however many they are.
+GENCORE_INLINE void store_up_to(float* p, F v, std::int64_t count) {
+  if (count >= lanes) {
+    store(p, v);
+  } else if (count > 0) {
+    store_first(p, v, static_cast<int>(count));
+  }
+}
+
+// Fills op.out 64 units at a time: transform(words, values) turns the words of a superblock, in the order of its units, into
+// variates.
+template <class Op, class Transform>
+void fill(const Op& op, philox::Domain domain, const Transform& transform) {
+  constexpr int n = 4 * parts;
+  for_each_stretch(op.out.shape[0], op.out.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
+    const PhiloxRow row{op.key, stream_of(op, domain, r)};
+    float* out = op.out.row(r);
+    for (std::int64_t u = first; u < end; u += 64 * superblocks_at_once) {
+      Superblock random[superblocks_at_once];
+      philox_superblocks(row, static_cast<std::uint32_t>(u / 64), random);
+      GENCORE_UNROLL
+      for (int s = 0; s < superblocks_at_once; ++s) {
+        U words[n];
+        F values[n];
+        GENCORE_UNROLL
+        for (int i = 0; i < n; ++i) words[i] = random[s].word[i / parts][i % parts];
+        transform(words, values);
+        GENCORE_UNROLL
+        for (int i = 0; i < n; ++i) {
+          const std::int64_t unit = u + 64 * s + i * lanes;
+          store_up_to(out + unit, values[i], end - unit);
+        }
+      }
+    }
+  });
+}
+
+void uniform(const sample::Uniform& op) {
+  fill(op, philox::uniform, [](const U* words, F* values) {
+    GENCORE_UNROLL
+    for (int i = 0; i < 4 * parts; ++i) values[i] = to_uniform(words[i]);
+  });
+}
+
+void exponential(const sample::Exponential& op) {
+  fill(op, philox::exponential, [](const U* words, F* values) {
+    GENCORE_UNROLL
+    for (int i = 0; i < 4 * parts; ++i) values[i] = -log(to_uniform(words[i]));
+  });
+}
+
+// Box and Muller: a radius from the first half of the words, an angle from the second.
+void normal(const sample::Normal& op) {
+  fill(op, philox::normal, [](const U* words, F* values) {
+    GENCORE_UNROLL
+    for (int i = 0; i < 2 * parts; ++i) {
+      const F radius = sqrt(-2.0f * log(to_uniform(words[i])));
+      F cosine, sine;
+      cos_sin_turn(to_uniform(words[i + 2 * parts]), cosine, sine);
+      values[i] = radius * cosine;
+      values[i + 2 * parts] = radius * sine;
+    }
+  });
+}
+
+// --- Bernoulli ---------------------------------------------------------------------------------------------------------
+
+void bernoulli(const sample::Bernoulli& op) {
+  int outside = 0;  // raised where a p is not in [0, 1]
+  for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
+    const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
+                                static_cast<std::uint64_t>(op.first_row + r));
+    std::uint32_t inside = (1u << lanes) - 1;
+    for (std::int64_t u = first; u < end; u += 128) {
+      const float* p = op.p.row(r) + u;
+      std::uint64_t words[2];
+      draw_group(draw, u, end - u, [&](int offset) {
+        const std::int64_t count = end - u - offset;
+        const F v = count >= lanes ? load(p + offset) : load_first(p + offset, static_cast<int>(count));
+        inside &= bits(less_equal(splat(0.0f), v)) & bits(less_equal(v, splat(1.0f)));
+        return Odds{v, splat(1.0f)};
+      }, words);
+      for (std::int64_t i = 0; i < 2 && u + 64 * i < end; ++i) {
+        store_bits(op.out.row(r) + u + 64 * i, words[i], static_cast<int>(min_of(64, end - u - 64 * i)));
+      }
+    }
+    if (inside != (1u << lanes) - 1) __atomic_store_n(&outside, 1, __ATOMIC_RELAXED);
+  });
+  if (outside != 0) runtime::reject_probability(op.name, "p", op.p);
+}
+
+// --- categorical -------------------------------------------------------------------------------------------------------
+
+constexpr std::int64_t block_categories = 64;
+
+// The first `count` lanes from memory, `rest` in the others.
+GENCORE_INLINE F load_or(const float* p, std::int64_t count, F rest) {
+  if (count >= lanes) return load(p);
+  if (count <= 0) return rest;
+  return select(less(to_float((I)iota()), splat(static_cast<float>(count))), load_first(p, static_cast<int>(count)), rest);
+}
+
+// The largest of n logits; NaN where one is NaN or inf.
+float largest(const float* logits, std::int64_t n) {
+  const F infinity = splat(__builtin_inff());
+  F top = -infinity;
+  std::uint32_t valid = ~0u;
+  for (std::int64_t k = 0; k < n; k += lanes) {
+    const F v = load_or(logits + k, n - k, -infinity);
+    top = max(v, top);
+    valid &= bits(less(v, infinity));
+  }
+  float lane[lanes];
+  store(lane, top);
+  for (int i = 1; i < lanes; ++i) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+  return valid == (1u << lanes) - 1 ? lane[0] : __builtin_nanf("");
+}
+
+// Masses exp(logit - top) of one row's categories, and their sums over blocks.
+struct Masses {
+  float* mass;
+  double* block_sums;
+  std::int64_t n, blocks;
+  double total;
+
+  static std::size_t bytes(std::int64_t n) {
+    const auto blocks = static_cast<std::size_t>(ceil_div(n, block_categories));
+    return blocks * (4 * block_categories + 8) + 128;
+  }
+  Masses(Scratch& scratch, std::int64_t categories)
+      : n(categories), blocks(ceil_div(n, block_categories)), total(0) {
+    mass = scratch.carve<float>(static_cast<std::size_t>(blocks * block_categories));
+    block_sums = scratch.carve<double>(static_cast<std::size_t>(blocks));
+  }
+
+  void weigh(const float* logits, float top) {
+    total = 0;
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      F sums{};
+      for (std::int64_t k = block * block_categories; k < min_of((block + 1) * block_categories, n); k += lanes) {
+        const F e = exp(load_or(logits + k, n - k, splat(-__builtin_inff())) - splat(top));
+        store(mass + k, e);
+        sums += e;
+      }
+      block_sums[block] = sum(sums);
+      total += block_sums[block];
+    }
+  }
+
+  // The first category at which the running sum passes `target`; where rounding leaves none, the last of positive mass.
+  std::int64_t at(double target) const {
+    std::int64_t block = 0, found = 0;
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      if (block_sums[b] == 0) continue;
+      block = b;
+      if (target < block_sums[b]) break;
+      target -= block_sums[b];
+    }
+    for (std::int64_t k = block * block_categories; k < min_of((block + 1) * block_categories, n); ++k) {
+      if (mass[k] == 0) continue;
+      found = k;
+      if (target < static_cast<double>(mass[k])) break;
+      target -= static_cast<double>(mass[k]);
+    }
+    return found;
+  }
+};
+
+void categorical(const sample::Categorical& op) {
+  const std::int64_t rows = op.logits.shape[0], n = op.logits.shape[1], block = max_of(task_units / max_of(n, 1), 1);
+  int bad = 0;  // raised where a row has no distribution
+  parallel_for(ceil_div(rows, block), [&](std::int64_t task) {
+    Scratch scratch(Masses::bytes(n));
+    Masses masses(scratch, n);
+    for (std::int64_t r = task * block; r < min_of(rows, (task + 1) * block); ++r) {
+      const float top = largest(op.logits.row(r), n);
+      if (!(top > -__builtin_inff())) {
+        __atomic_store_n(&bad, 1, __ATOMIC_RELAXED);
+        continue;
+      }
+      masses.weigh(op.logits.row(r), top);
+      const float u = philox::to_uniform(philox::word_at(op.key, stream_of(op, philox::categorical, r), 0));
+      op.out[r] = masses.at(static_cast<double>(u) * masses.total);
+    }
+  });
+  if (bad != 0) runtime::reject_logits(op.name, "logits", op.logits);
 }
 
 }  // namespace
 
-void fill_sample(runtime::Table& table) { table.sample.Uniform = uniform; }
+void fill_sample(runtime::Table& table) {
+  table.sample.Uniform = uniform;
+  table.sample.Normal = normal;
+  table.sample.Exponential = exponential;
+  table.sample.Bernoulli = bernoulli;
+  table.sample.Categorical = categorical;
+}
 
 }  // namespace gencore::GENCORE_LEVEL

@@ -23,6 +23,9 @@
 #define GENCORE_AVX2 1
 #define GENCORE_LANES 8
 #else
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 #define GENCORE_LANES 4
 #endif
 
@@ -55,6 +58,14 @@ GENCORE_INLINE U iota() {
   for (int i = 0; i < lanes; ++i) v[i] = static_cast<std::uint32_t>(i);
   return v;
 }
+// Lane 2i from lane 2i of `even`, lane 2i + 1 from lane 2i of `odd`: 64-bit lanes' low halves, in line again.
+GENCORE_INLINE U merge_low(U64 even, U64 odd) {
+  return __builtin_shuffle((U)even, (U)odd, (iota() & ~1u) + (iota() & 1u) * GENCORE_LANES);
+}
+// The same for the high halves.
+GENCORE_INLINE U merge_high(U64 even, U64 odd) {
+  return __builtin_shuffle((U)even, (U)odd, (iota() | 1u) + (iota() & 1u) * GENCORE_LANES);
+}
 GENCORE_INLINE F abs(F v) { return (F)((I)v & 0x7FFFFFFF); }
 
 #if defined(GENCORE_AVX512)
@@ -69,10 +80,13 @@ GENCORE_INLINE I round_to_int(F a) { return (I)_mm512_cvtps_epi32((__m512)a); }
 GENCORE_INLINE Mask less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
 GENCORE_INLINE Mask less_equal(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
 GENCORE_INLINE F select(Mask m, F a, F b) { return (F)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
+GENCORE_INLINE F select_negative(F x, F a, F b) { return select(_mm512_movepi32_mask((__m512i)x), a, b); }
 GENCORE_INLINE std::uint32_t bits(Mask m) { return m; }
 GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 GENCORE_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+template <class T>
+GENCORE_INLINE T xor3(T a, T b, T c) { return (T)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96); }
 
 #elif defined(GENCORE_AVX2)
 
@@ -86,6 +100,7 @@ GENCORE_INLINE I round_to_int(F a) { return (I)_mm256_cvtps_epi32((__m256)a); }
 GENCORE_INLINE Mask less(F a, F b) { return _mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ); }
 GENCORE_INLINE Mask less_equal(F a, F b) { return _mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ); }
 GENCORE_INLINE F select(Mask m, F a, F b) { return (F)_mm256_blendv_ps((__m256)b, (__m256)a, m); }
+GENCORE_INLINE F select_negative(F x, F a, F b) { return select((Mask)x, a, b); }
 GENCORE_INLINE std::uint32_t bits(Mask m) { return static_cast<std::uint32_t>(_mm256_movemask_ps(m)); }
 GENCORE_INLINE __m256i first_lanes(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -93,6 +108,8 @@ GENCORE_INLINE __m256i first_lanes(int n) {
 GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm256_maskload_ps(p, first_lanes(n)); }
 GENCORE_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+template <class T>
+GENCORE_INLINE T xor3(T a, T b, T c) { return a ^ b ^ c; }
 
 #else  // portable
 
@@ -113,11 +130,17 @@ GENCORE_INLINE I round_to_int(F a) { return __builtin_convertvector(round(a), I)
 GENCORE_INLINE Mask less(F a, F b) { return a < b; }
 GENCORE_INLINE Mask less_equal(F a, F b) { return a <= b; }
 GENCORE_INLINE F select(Mask m, F a, F b) { return m ? a : b; }
+// a where the sign bit of x is set, else b.
+GENCORE_INLINE F select_negative(F x, F a, F b) { return select((I)x >> 31, a, b); }
+#if defined(__SSE2__)
+GENCORE_INLINE std::uint32_t bits(Mask m) { return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)m)); }
+#else
 GENCORE_INLINE std::uint32_t bits(Mask m) {
   std::uint32_t b = 0;
   for (int i = 0; i < lanes; ++i) b |= (m[i] & 1u) << i;
   return b;
 }
+#endif
 GENCORE_INLINE F load_first(const float* p, int n) {
   F v{};
   for (int i = 0; i < n; ++i) v[i] = p[i];
@@ -126,8 +149,31 @@ GENCORE_INLINE F load_first(const float* p, int n) {
 GENCORE_INLINE void store_first(float* p, F v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
+#if defined(__SSE2__)
+GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+#endif
+template <class T>
+GENCORE_INLINE T xor3(T a, T b, T c) { return a ^ b ^ c; }
 
+#endif
+
+// The first n of 64 bits as bytes of 0 and 1.
+#if defined(GENCORE_AVX512)
+GENCORE_INLINE void store_bits(std::uint8_t* p, std::uint64_t word, int n) {
+  const __mmask64 first = n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+  _mm512_mask_storeu_epi8(p, first, _mm512_maskz_set1_epi8(word, 1));
+}
+#else
+GENCORE_INLINE void store_bits(std::uint8_t* p, std::uint64_t word, int n) {
+  for (int i = 0; i < n; i += 8, word >>= 8) {
+    // Byte j keeps bit j of its copy; adding 127 carries any bit to the top of its byte, and no further.
+    const std::uint64_t kept = ((word & 0xFFu) * 0x0101010101010101u) & 0x8040201008040201u;
+    const std::uint64_t bytes = ((kept + 0x7F7F7F7F7F7F7F7Fu) >> 7) & 0x0101010101010101u;
+    std::memcpy(p + i, &bytes, static_cast<std::size_t>(n - i < 8 ? n - i : 8));
+  }
+}
 #endif
 
 // Sum over lanes in lane order, in float64.

@@ -80,6 +80,34 @@ void reject_states(const char* op, const char* arg, const ConstStates& states) {
   throw std::logic_error("reject_states: every state is binary");
 }
 
+static std::string element_text(const Matrix<const float>& m, std::int64_t i) {
+  const std::int64_t at[2] = {i / m.shape[1], i % m.shape[1]};
+  return check::number_text(static_cast<double>(m[i])) + " at " + check::shape_text(at, 2);
+}
+
+void reject_probability(const char* op, const char* arg, const Matrix<const float>& p) {
+  for (std::int64_t i = 0; i < p.size(); ++i) {
+    if (!(p[i] >= 0 && p[i] <= 1)) check::fail(op, arg, "to hold probabilities, from 0 to 1", element_text(p, i));
+  }
+  throw std::logic_error("reject_probability: every element is a probability");
+}
+
+void reject_logits(const char* op, const char* arg, const Matrix<const float>& logits) {
+  for (std::int64_t r = 0; r < logits.shape[0]; ++r) {
+    bool possible = false;
+    for (std::int64_t k = 0; k < logits.shape[1]; ++k) {
+      const float x = logits.row(r)[k];
+      if (std::isfinite(x)) {
+        possible = true;
+      } else if (!std::isinf(x) || x > 0) {
+        check::fail(op, arg, "to be finite or -inf", element_text(logits, r * logits.shape[1] + k));
+      }
+    }
+    if (!possible) check::fail(op, arg, "to have a finite element in each row", "-inf throughout row " + std::to_string(r));
+  }
+  throw std::logic_error("reject_logits: every row is a distribution");
+}
+
 void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n) {
   check::finite(op, arg, data, n);
   throw std::logic_error("reject_not_finite: every element is finite");

@@ -7,6 +7,10 @@ namespace gencore::runtime {
 
 // Names the first state that is neither 0 nor 1.
 [[noreturn]] void reject_states(const char* op, const char* arg, const ConstStates& states);
+// Names the first p outside [0, 1], NaN included.
+[[noreturn]] void reject_probability(const char* op, const char* arg, const Matrix<const float>& p);
+// Names the first logit that is NaN or inf, or the first row that holds -inf only.
+[[noreturn]] void reject_logits(const char* op, const char* arg, const Matrix<const float>& logits);
 // Names the first element that is not finite.
 [[noreturn]] void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n);
 
