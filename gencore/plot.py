@@ -38,7 +38,7 @@ _LABELS = {
     "free_energy": "free energy (nats)",
     "free_energy_gap": "free energy gap, valid - train (nats)",
     "log_partition": "log Z (nats)",
-    "reconstruction_error": "reconstruction error (per example)",
+    "reconstruction_error": "reconstruction error (mean square)",
     "lr": "learning rate",
 }
 
