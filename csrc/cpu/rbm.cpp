@@ -248,7 +248,7 @@ void weight_gradient(const CdGradient& op, const Phase& data, const Phase& model
     terms[count++] = {&of_model, model.transposed + first, bits_stride, true};
     float* to_c_of_block = to_c + task / groups * padded + column;
     for (std::int64_t j = 0; j < group_columns; ++j) to_c_of_block[j] = 0;
-    row_sums(terms, count, rows, x, [&](std::int64_t r, std::int64_t, const float* sums) {
+    row_sums<true>(terms, count, rows, x, [&](std::int64_t r, std::int64_t, const float* sums) {
       const std::int64_t i = first + r;
       float* out = op.grad_w.row(i) + column;
       const float mu = centred ? op.offset_v[i] : 0, dv = data.mean_v[i] - model.mean_v[i];

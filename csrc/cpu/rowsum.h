@@ -95,39 +95,46 @@ inline bool pack_tile_transposed(const Panels& p, std::int64_t t, const float* m
   return rest == 0 && probe[0] == 0 && probe[1] == 0 && probe[2] == 0 && probe[3] == 0;
 }
 
-// x[row] (+= or -=) the panel rows that words[row] selects, for `rows` state rows; x starts at 0 if `fresh`.
-template <int Vectors, bool Subtract>
+// Adds the panel rows that words[row] selects to x[row], for `rows` state rows; x starts at 0 if `fresh`. With Stretches, a
+// word's rows are summed apart first, and then added or subtracted.
+template <int Vectors, bool Stretches>
 GENCORE_INLINE void add_selected(const float* panel, const std::uint64_t* words, std::int64_t rows, float* x,
-                                 std::int64_t x_stride, bool fresh) {
+                                 std::int64_t x_stride, bool fresh, bool subtract) {
   for (std::int64_t r = 0; r < rows; ++r, x += x_stride) {
     std::uint64_t word = words[r];
     if (word == 0 && !fresh) continue;
     F sum[Vectors];
     GENCORE_UNROLL
-    for (int j = 0; j < Vectors; ++j) sum[j] = fresh ? F{} : load(x + j * lanes);
+    for (int j = 0; j < Vectors; ++j) sum[j] = Stretches || fresh ? F{} : load(x + j * lanes);
     while (word != 0) {
       const float* p = panel + static_cast<std::int64_t>(__builtin_ctzll(word)) * (Vectors * lanes);
       word &= word - 1;
       GENCORE_UNROLL
-      for (int j = 0; j < Vectors; ++j) sum[j] = Subtract ? sum[j] - load(p + j * lanes) : sum[j] + load(p + j * lanes);
+      for (int j = 0; j < Vectors; ++j) sum[j] += load(p + j * lanes);
     }
     GENCORE_UNROLL
-    for (int j = 0; j < Vectors; ++j) store(x + j * lanes, sum[j]);
+    for (int j = 0; j < Vectors; ++j) {
+      if (Stretches) {
+        const F before = fresh ? F{} : load(x + j * lanes);
+        sum[j] = subtract ? before - sum[j] : before + sum[j];
+      }
+      store(x + j * lanes, sum[j]);
+    }
   }
 }
 
-template <bool Subtract>
+template <bool Stretches>
 inline void add_selected(int vectors, const float* panel, const std::uint64_t* words, std::int64_t rows, float* x,
-                         std::int64_t x_stride, bool fresh) {
+                         std::int64_t x_stride, bool fresh, bool subtract) {
   switch (vectors) {
-    case 1: return add_selected<1, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 2: return add_selected<2, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 3: return add_selected<3, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 4: return add_selected<4, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 5: return add_selected<5, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 6: return add_selected<6, Subtract>(panel, words, rows, x, x_stride, fresh);
-    case 7: return add_selected<7, Subtract>(panel, words, rows, x, x_stride, fresh);
-    default: return add_selected<8, Subtract>(panel, words, rows, x, x_stride, fresh);
+    case 1: return add_selected<1, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 2: return add_selected<2, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 3: return add_selected<3, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 4: return add_selected<4, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 5: return add_selected<5, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 6: return add_selected<6, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    case 7: return add_selected<7, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
+    default: return add_selected<8, Stretches>(panel, words, rows, x, x_stride, fresh, subtract);
   }
 }
 
@@ -136,12 +143,13 @@ struct Term {
   const Panels* panels;
   const std::uint64_t* bits;   // [word][bits_stride], from the first state row of the block
   std::int64_t bits_stride;
-  bool subtract;
+  bool subtract;               // only where sums go in stretches
 };
 
 // x = sum over terms of (+/-) bits * panels, a group of 128 columns at a time: consume(row, first_column, x) sees each
-// state row's sums; x holds `rows` * 128 floats. Columns beyond the matrix hold zeros up to a whole vector.
-template <class Consume>
+// state row's sums; x holds `rows` * 128 floats. Columns beyond the matrix hold zeros up to a whole vector. Sums over a batch
+// go in stretches of 64, so that rounding does not pile up: of n rows, 64 + n / 64 roundings in a chain instead of n.
+template <bool Stretches, class Consume>
 GENCORE_INLINE void row_sums(const Term* terms, int term_count, std::int64_t rows, float* x, const Consume& consume) {
   const std::int64_t columns = terms[0].panels->columns;
   constexpr std::int64_t tiles_per_group = group_columns / tile_columns;
@@ -154,11 +162,7 @@ GENCORE_INLINE void row_sums(const Term* terms, int term_count, std::int64_t row
         for (std::int64_t w = 0; 64 * w < term.panels->rows; ++w, fresh = false) {
           const float* panel = term.panels->at(t, 64 * w);
           const std::uint64_t* words = term.bits + w * term.bits_stride;
-          if (term.subtract) {
-            add_selected<true>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh);
-          } else {
-            add_selected<false>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh);
-          }
+          add_selected<Stretches>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh, term.subtract);
         }
       }
     }
@@ -170,7 +174,7 @@ template <class Consume>
 GENCORE_INLINE void row_sums(const Panels& panels, const std::uint64_t* bits, std::int64_t rows, float* x,
                              const Consume& consume) {
   const Term term{&panels, bits, rows, false};
-  row_sums(&term, 1, rows, x, consume);
+  row_sums<false>(&term, 1, rows, x, consume);
 }
 
 }  // namespace gencore::GENCORE_LEVEL
