@@ -173,9 +173,9 @@ class RBM:
         Returns
         -------
         History
-            One record an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``pseudo_log_likelihood`` (stochastic,
-            nats a row, over at most 2,000 rows), ``validation_pseudo_log_likelihood``, ``reconstruction_error``
-            (mean squared, over the same rows).
+            One record an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``pseudo_log_likelihood`` (exact, nats a row,
+            over rows spread through the data: all if they are few, some 150 for 784x500),
+            ``validation_pseudo_log_likelihood`` and ``reconstruction_error`` (mean squared, over the same rows).
 
         Raises
         ------
