@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from gencore import _core
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def build_tree() -> Path | None:
     """The CMake build that gencore came from: GENCORE_BUILD_DIR, or one that this source tree holds."""
     candidates = [os.environ.get("GENCORE_BUILD_DIR", ""), Path(_core.__file__).resolve().parent]
-    candidates += sorted((ROOT / "build").glob("*"))
+    candidates += sorted((ROOT / "build").glob(f"cp{sys.version_info[0]}{sys.version_info[1]}-*"))
     for folder in map(Path, filter(None, candidates)):
         cache = folder / "CMakeCache.txt"
         if cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" in cache.read_text():

@@ -232,7 +232,8 @@ class HeaderParser {
     for (std::size_t i = 1; valid && i < length; ++i) valid = (byte(i) & 0xC0) == 0x80;
     if (valid && length >= 3) {
       const int start = byte(0) << 8 | byte(1);
-      valid = start >= 0xE0A0 && !(start >= 0xEDA0 && start <= 0xEDBF) && !(start >= 0xF000 && start < 0xF090) && start < 0xF490;
+      valid = start >= 0xE0A0 && !(start >= 0xEDA0 && start <= 0xEDBF) && !(start >= 0xF000 && start < 0xF090) &&
+              start < 0xF490;
     }
     if (!valid) fail("a string that is not UTF-8");
     value.append(text_, at_, length);
@@ -257,7 +258,9 @@ std::uint64_t element_size(const std::string& dtype) {
   return 0;
 }
 
-[[noreturn]] void fail(const std::string& path, const std::string& what) { throw Error("ModelFile: " + path + ": " + what); }
+[[noreturn]] void fail(const std::string& path, const std::string& what) {
+  throw Error("ModelFile: " + path + ": " + what);
+}
 
 std::string shape_of(const StoredTensor& t) {
   return t.shape.empty() ? "()" : check::shape_text(t.shape.data(), static_cast<int>(t.shape.size()));
@@ -278,9 +281,11 @@ void check_layout(const std::string& path, std::vector<Entry>& entries, std::uin
     }
     const std::string where = " (bytes " + std::to_string(e.begin) + " to " + std::to_string(e.end) + ")";
     if (e.end < e.begin || e.end > data_bytes) {
-      fail(path, tensor + where + " lies outside the " + std::to_string(data_bytes) + " bytes of data: is the file cut off?");
+      fail(path,
+           tensor + where + " lies outside the " + std::to_string(data_bytes) + " bytes of data: is the file cut off?");
     }
-    if (e.begin != used) fail(path, tensor + where + (e.begin < used ? " overlaps another" : " leaves a gap before it"));
+    if (e.begin != used)
+      fail(path, tensor + where + (e.begin < used ? " overlaps another" : " leaves a gap before it"));
     if (overflow || bytes != e.end - e.begin) {
       fail(path, tensor + where + " is not as large as " + e.tensor.dtype + " of shape " + shape_of(e.tensor));
     }
@@ -315,10 +320,11 @@ ModelFile ModelFile::read(const std::string& path) {
   std::uint64_t length = 0;
   for (int i = 8; i-- > 0;) length = length << 8 | length_bytes[i];
   if (length > size - 8) {
-    fail(path, "is cut off or not a safetensors file: it has " + std::to_string(size) + " bytes and announces a header of " +
-                   std::to_string(length));
+    fail(path, "is cut off or not a safetensors file: it has " + std::to_string(size) +
+                   " bytes and announces a header of " + std::to_string(length));
   }
-  if (length > max_header) fail(path, "announces a header of " + std::to_string(length) + " bytes, more than the format allows");
+  if (length > max_header)
+    fail(path, "announces a header of " + std::to_string(length) + " bytes, more than the format allows");
   std::string text(length, '\0');
   read_bytes(text.data(), length);
   if (text.empty() || text[0] != '{') fail(path, "is not a safetensors file: its header does not begin with '{'");
@@ -328,8 +334,10 @@ ModelFile ModelFile::read(const std::string& path) {
   ModelFile file;
   file.path_ = path;
   file.metadata_ = std::move(header.metadata);
-  if (const auto format = file.metadata_.find("format"); format == file.metadata_.end() || format->second != "gencore") {
-    fail(path, "is a safetensors file, but gencore did not write it as a model (its metadata: " + keys_of(file.metadata_) + ")");
+  if (const auto format = file.metadata_.find("format");
+      format == file.metadata_.end() || format->second != "gencore") {
+    fail(path, "is a safetensors file, but gencore did not write it as a model (its metadata: " +
+                   keys_of(file.metadata_) + ")");
   }
   if (file.metadata("format_version") != "1") {
     fail(path, "has format version " + quote(file.metadata("format_version")) + "; this gencore reads version '1'");
@@ -360,7 +368,8 @@ const StoredTensor& ModelFile::find(const std::string& name, const char* dtype, 
   const StoredTensor& tensor = found->second;
   if (tensor.dtype != dtype || tensor.shape.size() != rank) {
     fail(path_, "expected tensor " + quote(name) + " to be " + dtype + " with " + std::to_string(rank) +
-                    (rank == 1 ? " dimension" : " dimensions") + ", received " + tensor.dtype + " of shape " + shape_of(tensor));
+                    (rank == 1 ? " dimension" : " dimensions") + ", received " + tensor.dtype + " of shape " +
+                    shape_of(tensor));
   }
   return tensor;
 }

@@ -29,8 +29,8 @@ void require(bool condition, const char* what) {
 
 template <class F>
 void for_each(std::int64_t tasks, const F& body) {
-  parallel_for(
-      tasks, [](void* context, std::int64_t task) { (*static_cast<const F*>(context))(task); }, const_cast<F*>(&body));
+  parallel_for(tasks, [](void* context, std::int64_t task) { (*static_cast<const F*>(context))(task); },
+               const_cast<F*>(&body));
 }
 
 // Plain ints: two threads on one task, or a caller that returns too early, are data races.
