@@ -20,8 +20,10 @@ import pytest
 from build_tree import ROOT, build_tree
 from safetensors import deserialize
 
-from gencore import _core, cmake_dir
+import gencore
+from gencore import cmake_dir
 from gencore.io import save_model
+from gencore.models import RBM
 
 CONSUMER = ROOT / "tests" / "cpp" / "consumer"
 INCLUDE = ROOT / "csrc" / "include"
@@ -89,35 +91,25 @@ def test_headers_compile_alone_as_cpp17(compiler: str) -> None:
         run(compiler, *flags, "-fsyntax-only", "-x", "c++", "-", input=f'#include "{header}"\n')
 
 
-def test_cpp_continues_the_chains_of_a_saved_rbm(programs: Path, tmp_path: Path) -> None:
+def test_cpp_continues_the_chains_of_a_trained_rbm(programs: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    n_visible, n_hidden, n_chains, steps = 37, 19, 11, 23
-    key, first_step = 2**64 - 59, 2**40 + 7  # neither fits a signed 64-bit or an unsigned 32-bit number
-    w = rng.normal(0, 0.5, (n_visible, n_hidden)).astype(np.float32)
-    b = rng.normal(0, 0.5, n_visible).astype(np.float32)
-    c = rng.normal(0, 0.5, n_hidden).astype(np.float32)
-    chains = (rng.random((n_chains, n_visible)) < 0.5).astype(np.uint8)
-    path = tmp_path / "rbm model.safetensors"
-    save_model(
-        path,
-        kind="RBM",
-        config={"n_visible": n_visible, "n_hidden": n_hidden, "seed": 0},
-        state={"chain_key": str(key), "chain_step": first_step},
-        tensors={"weight": w, "visible_bias": b, "hidden_bias": c, "chains": chains},
-    )
-    environment = {**os.environ, "GENCORE_ISA": _core.isa()}
+    model = RBM(37, 19, seed=1)
+    model.fit(rng.random((50, 37)) < 0.3, epochs=2, batch_size=11, progress=False)
+    # Neither number fits a signed 64-bit or an unsigned 32-bit integer.
+    model.chain_key, model.chain_step = 2**64 - 59, 2**40 + 7
+    path, steps = tmp_path / "rbm model.safetensors", 23
+    model.save(path)
+    assert model.chains is not None
+    before = model.chains.copy()
+    environment = {**os.environ, "GENCORE_ISA": gencore.isa()}
     done = run(programs / "rbm_continue", path, steps, tmp_path / "states", env=environment)
+    states = np.fromfile(tmp_path / "states", np.uint8).reshape(before.shape)
 
-    expected, energies = np.empty_like(chains), np.empty(n_chains)
-    one = np.ones(1, np.float32)
-    _core.rbm_gibbs_chain(
-        w=w, b=b, c=c, v=chains, v_out=expected, steps=steps, key=key, first_step=first_step, beta=one
-    )
-    _core.rbm_free_energy(w=w, b=b, c=c, v=expected, out=energies)
-    states = np.fromfile(tmp_path / "states", np.uint8).reshape(chains.shape)
+    expected = RBM.load(path).advance_chains(steps)
     np.testing.assert_array_equal(states, expected)
-    assert [float(line) for line in done.stdout.split()] == energies.tolist()  # 17 digits: the same float64
-    assert (states != chains).any()
+    energies = [float(line) for line in done.stdout.split()]  # 17 digits: the same float64
+    assert energies == model.free_energy(expected).tolist()
+    assert (states != before).any()
 
 
 def test_cpp_reports_a_wrong_file_as_an_error(programs: Path, tmp_path: Path) -> None:
