@@ -344,7 +344,7 @@ class RBM:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: parameters, chains, generator, and the state of an unfinished training."""
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "weight": self._weight,
             "visible_bias": self._visible_bias,
             "hidden_bias": self._hidden_bias,
