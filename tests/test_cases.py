@@ -156,6 +156,13 @@ def strided(array):
     return np.repeat(array, 2, axis=-1)[..., ::2]
 
 
+def misaligned(array):
+    memory = np.empty(array.nbytes + 1, np.uint8)
+    moved = memory[1:].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
 def read_only(array):
     array = array.copy()
     array.flags.writeable = False
@@ -182,6 +189,8 @@ def wrong_arrays(case):
             yield Bad(name, strided(array), TypeError, ("contiguous", "strided"))
         if array.ndim > 1 and min(array.shape) > 1:
             yield Bad(name, np.asfortranarray(array), TypeError, ("contiguous", "Fortran"))
+        if array.itemsize > 1:
+            yield Bad(name, misaligned(array), TypeError, ("aligned",))
         if name in written:
             yield Bad(name, read_only(array), TypeError, ("writable", "read-only"))
         if name not in case.optional:

@@ -76,7 +76,7 @@ inline std::string shape_of(const py::array& array) {
   return check::shape_text(shape.data(), static_cast<int>(shape.size()));
 }
 
-// Rank, order and writability, common to every kind of View.
+// Rank, order, alignment and writability, common to every kind of View.
 inline void check_layout(const Argument& arg, const py::array& array, int rank, bool writable) {
   if (array.ndim() != rank) {
     check::fail(arg.op, arg.name, "to have " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions"),
@@ -85,6 +85,9 @@ inline void check_layout(const Argument& arg, const py::array& array, int rank, 
   if ((array.flags() & py::array::c_style) == 0) {
     wrong_type(arg, "to be contiguous in C order (cure: numpy.ascontiguousarray)",
                (array.flags() & py::array::f_style) != 0 ? "Fortran order" : "a strided array");
+  }
+  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
+    wrong_type(arg, "to be aligned to its elements (cure: .copy())", "an array at an odd address");
   }
   if (writable && !array.writeable()) wrong_type(arg, "to be writable", "a read-only array");
 }
