@@ -50,8 +50,9 @@ def synthetic_rbm(n_visible: int, n_hidden: int, rows: int, seed: int = 0) -> Rb
 
     Weights are N(0, .1^2). The visible rates fall off from the middle of the image as MNIST's do. Biases follow from
     the wanted rates p: with the field of a unit about normal, E[logistic(a + s z)] = p at
-    a = logit(p) sqrt(1 + pi s^2 / 8). The chains start from the rates and run 20 steps, enough to forget the start in a model as loosely coupled as
-    this one. Random weights flip more units a step than a trained RBM's: updating flipped units only wins nothing here.
+    a = logit(p) sqrt(1 + pi s^2 / 8). The chains start from the rates and run 20 steps, enough to forget the start in
+    a model as loosely coupled as this one. Random weights flip more units a step than a trained RBM's do, so updating
+    flipped units only wins nothing here.
     """
     rng = np.random.default_rng(seed)
     side = max(1, round(n_visible**0.5))
@@ -67,11 +68,14 @@ def synthetic_rbm(n_visible: int, n_hidden: int, rows: int, seed: int = 0) -> Rb
         return np.asarray(np.log(rate / (1 - rate)) * np.sqrt(1 + np.pi / 8 * spread) - other @ weight)
 
     b, c = bias(p, w.T, q), bias(q, w, p)
-    w, b, c = (np.ascontiguousarray(x, np.float32) for x in (w, b, c))
+    weights, b, c = (np.ascontiguousarray(x, np.float32) for x in (w, b, c))
     v = rng.random((rows, n_visible)) < p
     for _ in range(20):
-        v, h = gibbs_step(w, b, c, v, rng)
-    return Rbm(w, b, c, v.astype(np.uint8), (float(v.mean()), float(h.mean())))
+        v, h = gibbs_step(weights, b, c, v, rng)
+    rbm = Rbm(weights, b, c, v.astype(np.uint8), (float(v.mean()), float(h.mean())))
+    for x in rbm[:4]:
+        x.flags.writeable = False  # shared by all candidates
+    return rbm
 
 
 def gibbs_step(w: Array, b: Array, c: Array, v: Array, rng: np.random.Generator) -> tuple[Array, Array]:
