@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gencore._bench import main  # noqa: E402
+from gencore._bench import Entry, main  # noqa: E402
 from gencore._bench.registry import PEERS  # noqa: E402
 
 MODULES = ("dense", "sample", "rbm_chains", "rbm_likelihood")
@@ -29,4 +29,5 @@ def load_peers() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(prog="python bench/run.py", peers=PEERS, start=[__file__], load=load_peers))
+    file = Path(__file__).resolve()
+    raise SystemExit(main(entry=Entry("python bench/run.py", (str(file),), file, PEERS, load_peers)))

@@ -449,7 +449,7 @@ def gibbs_rbms(p: Gibbs, threads: int) -> Candidate:
     torch, model = rbms_model(p, threads)
 
     def chains(v: Array) -> Any:
-        return model.init_chains(num_samples=len(v), start_v=torch.from_numpy(v).float())
+        return model.init_chains(num_samples=len(v), start_v=tensors(torch, v)[0])
 
     state = [chains(p.rbm.v)]
 

@@ -83,9 +83,7 @@ def ais_compile(p: Ais, threads: int) -> Candidate:
     torch = torch_with(threads)
     softplus = torch.nn.functional.softplus
     w, b, c = tensors(torch, *p.rbm[:3])
-    betas = torch.from_numpy(
-        p.betas.astype(np.float32)
-    )  # tensors: a Python number would compile once a temperature
+    (betas,) = tensors(torch, p.betas)  # a Python number would compile once a temperature
 
     @torch.compile(dynamic=False)
     def step(v, low, high, total):

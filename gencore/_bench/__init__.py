@@ -12,29 +12,31 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gencore import _core
 
 from . import machine, ours, report, tuned_numpy  # noqa: F401 - ours and tuned_numpy register themselves
-from .measure import Absent, Candidate, Plan, interleave, peak_memory
-from .reference import Disagreement
+from .measure import Absent, Candidate, Plan, interleave, peak_memory, time_once
+from .reference import Disagreement, Rbm
 from .registry import BUILTIN, PEERS, build
 from .report import Record
 from .works import WORKS, Work, select
 
-__all__ = ["main", "measure_work", "parser", "run"]
+__all__ = ["Entry", "main", "measure_work", "run"]
 
 FULL = Plan()
-QUICK = Plan(sample_seconds=0.006, seconds=0.4, rounds=5, least_rounds=2)
-TINY = Plan(sample_seconds=1e-4, seconds=0.01, rounds=2, least_rounds=2, settle=0)  # for tests
+QUICK = Plan(name="quick", whole=False, sample_seconds=0.006, seconds=0.4, rounds=5, least_rounds=2)
+TINY = Plan(
+    name="tiny", whole=False, sample_seconds=1e-4, seconds=0.01, rounds=2, least_rounds=2, settle=0
+)  # for tests
 
 
 def measure_work(
@@ -58,11 +60,12 @@ def measure_work(
             agreement[peer] = work.check(problem, candidate)
             candidates[peer] = candidate
         except Absent as absent:
-            records.append({"record": "absent", **here, "reason": str(absent)})
+            records.append({"record": "absent", **here, "reason": str(absent), "installed": absent.installed})
         except Disagreement as wrong:
             records.append({"record": "wrong", **here, "reason": str(wrong)})
         except Exception as fault:  # a peer that fails must not take the run with it
             records.append({"record": "wrong", **here, "reason": f"{type(fault).__name__}: {fault}"})
+    rbm = problem if isinstance(problem, Rbm) else getattr(problem, "rbm", None)
     limits.measure(min(0.1, plan.sample_seconds * 10))
     for peer, timing in interleave(candidates, plan, enter).items():
         candidate = candidates[peer]
@@ -71,6 +74,8 @@ def measure_work(
             "peak_bytes": peak_memory(candidate, _core.release_scratch),
             "agrees": agreement[peer],
             "note": candidate.note,
+            "density": rbm and rbm.density,
+            "whole_seconds": plan.whole and candidate.whole and time_once(candidate.whole),
         }
         records.append(report.result(work, peer, limits.threads, timing, work.cost(problem), limits, **more))
     report.add_ratios(records)
@@ -78,9 +83,15 @@ def measure_work(
 
 
 def run(
-    works: Sequence[Work], peers: Sequence[str], threads: int, plan: Plan, *, tiny: bool = False
+    works: Sequence[Work],
+    peers: Sequence[str],
+    threads: int,
+    plan: Plan,
+    *,
+    tiny: bool = False,
+    source: Path = Path(__file__),
 ) -> list[Record]:
-    """Measure works in this process; the first record describes machine and build."""
+    """Measure works in this process; the first record describes machine and build, the commit by `source`."""
     _core.set_num_threads(threads)
     limits = machine.Limits(threads)
     limits.measure()
@@ -93,9 +104,10 @@ def run(
         "record": "machine",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "threads": threads,
+        "plan": plan.name,
         "fma_gflops": limits.flops / 1e9,
         "copy_gbytes": limits.bytes / 1e9,
-        **machine.describe(),
+        **machine.describe(source),
     }
     return [about, *records]
 
@@ -128,67 +140,92 @@ def parser(prog: str, peers: Sequence[str]) -> argparse.ArgumentParser:
     return p
 
 
-def main(
-    argv: Sequence[str] | None = None,
-    *,
-    prog: str = "gencore bench",
-    peers: Sequence[str] = BUILTIN,
-    start: Sequence[str] = ("-m", "gencore._bench"),
-    load: Callable[[], object] = lambda: None,
-) -> int:
+@dataclass(frozen=True)
+class Entry:
+    """A command that benchmarks.
+
+    Attributes
+    ----------
+    prog
+        What the user types.
+    start
+        Arguments by which Python starts it again.
+    source
+        A file of the source tree whose commit the record names.
+    peers
+        The columns that it knows, ours first.
+    load
+        Registers the builders of the peers, in a process that measures.
+    """
+
+    prog: str = "gencore bench"
+    start: tuple[str, ...] = ("-m", "gencore._bench")
+    source: Path = Path(__file__)
+    peers: tuple[str, ...] = BUILTIN
+    load: Callable[[], object] = lambda: None
+
+
+def main(argv: Sequence[str] | None = None, entry: Entry = Entry()) -> int:
     """Run the benchmark command line.
 
     Parameters
     ----------
     argv
         Arguments, those of the process if None.
-    prog, peers, start, load
-        Name of the command, the peers that it knows (ours first), how Python starts it again, and what registers
-        the builders of its peers in a process that measures.
+    entry
+        The command: `gencore bench`, or bench/run.py with its peers.
 
     Returns
     -------
     int
-        Exit status: 1 if a candidate disagreed, 2 if an argument was wrong, else 0.
+        Exit status: 1 if a candidate disagreed, 2 if an argument was wrong, 3 if a process failed, else 0.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    p = parser(prog, peers)
+    p = parser(entry.prog, entry.peers)
     args = p.parse_args(argv)
     try:
         works = select(args.works + (args.only.split(",") if args.only else []))
-        chosen = _peers(args.peers, peers)
+        peers = _peers(args.peers, entry.peers)
         counts = [args.child] if args.child else _threads(args.threads)
     except ValueError as error:
         p.error(str(error))
     if args.child:
-        machine.pin(args.child)
-        load()
-        plan = TINY if args.tiny else QUICK if args.quick else FULL
-        if args.child > 1:
-            plan = Plan(**{**vars(plan), "settle": max(plan.settle, 0 if args.tiny else 0.03)})
-        report.write(args.out, run(works, chosen, args.child, plan, tiny=args.tiny))
-        return 0
+        return _measure_here(args, works, peers, entry)
+    return _start_processes(argv, args.out, counts, entry)
 
+
+def _measure_here(args: argparse.Namespace, works: Sequence[Work], peers: Sequence[str], entry: Entry) -> int:
+    threads = args.child
+    machine.pin(threads)
+    entry.load()
+    plan = TINY if args.tiny else QUICK if args.quick else FULL
+    if threads > 1 and not args.tiny:
+        plan = replace(plan, settle=0.03)  # OpenBLAS' and OpenMP's threads spin for about that long
+    report.write(args.out, run(works, peers, threads, plan, tiny=args.tiny, source=entry.source))
+    return 0
+
+
+def _start_processes(argv: list[str], out: Path | None, counts: Sequence[int], entry: Entry) -> int:
     began = time.perf_counter()
+    command = f"{entry.prog} {shlex.join(argv)}".strip()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     records: list[Record] = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "records.jsonl"
-            command = [sys.executable, *start, *argv, "--child", str(count), "--out", str(out)]
-            done = subprocess.run(command, env=machine.environment(count), check=False)
-            if done.returncode or not out.exists():
-                _say(f"{prog}: the process for {count} thread(s) failed with status {done.returncode}")
+            file = Path(folder) / "records.jsonl"
+            child = [sys.executable, *entry.start, *argv, "--child", str(count), "--out", str(file)]
+            status = subprocess.run(child, env=machine.environment(count), check=False).returncode
+            if status or not file.exists():
+                _say(f"{entry.prog}: the process for {count} thread(s) failed with status {status}")
                 return 3
-            records += report.read(out)
-    command_line = f"{prog} {shlex.join(argv)}".strip()
-    for record in records:
-        if record["record"] == "machine":
-            record["command"] = command_line
-            record["removed_variables"] = [name for name in machine.CRIPPLING if name in os.environ]
+            about, *results = report.read(file)
+        removed = [name for name in machine.CRIPPLING if name in os.environ]
+        about |= {"command": command, "removed_variables": removed, "load_before": load}
+        records += [about, *results]
     print(report.tables(records))
-    _say(f"{command_line}: {time.perf_counter() - began:.0f} s, Python {platform.python_version()}")
-    if args.out:
-        report.write(args.out, records)
+    _say(f"{command}: {time.perf_counter() - began:.0f} s")
+    if out:
+        report.write(out, records)
     return int(any(r["record"] == "wrong" for r in records))
 
 

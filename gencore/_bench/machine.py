@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +80,7 @@ def available_threads() -> int:
 def blas_controller() -> Callable[[int], bool]:
     """Return a function that sets the threads of NumPy's BLAS; False from it: threadpoolctl is not installed."""
     try:
-        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+        from threadpoolctl import ThreadpoolController
     except ImportError:
         return lambda _: False
     pools = [pool for pool in ThreadpoolController().lib_controllers if pool.user_api == "blas"]
@@ -123,17 +122,16 @@ def compiler() -> str:
     return found.group().decode() if found else "unknown"
 
 
-def commit() -> str | None:
-    """Commit of the source tree that this file lies in, '+' if it has changes; None outside a checkout."""
+def commit(source: Path) -> str | None:
+    """Commit of the source tree that the file `source` belongs to, '+' if it has changes; None outside a checkout."""
 
     def git(*args: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *args], cwd=source.parent, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
         # An installed copy may lie inside somebody else's repository.
-        git("ls-files", "--error-unmatch", __file__)
+        git("ls-files", "--error-unmatch", source.name)
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -150,8 +148,8 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def describe() -> dict[str, Any]:
-    """Describe machine and build for the record of a run."""
+def describe(source: Path) -> dict[str, Any]:
+    """Describe machine and build for the record of a run started from the file `source`."""
     return {
         "cpu": cpu(),
         "cores": available_threads(),
@@ -159,8 +157,7 @@ def describe() -> dict[str, Any]:
         "gencore": _core.version(),
         "isa": _core.isa(),
         "compiler": compiler(),
-        "commit": commit(),
+        "commit": commit(source),
         "versions": versions(("numpy", "scipy", "torch", "jax", "numba", "scikit-learn", "rbms")),
         "blas": blas(),
-        "argv0": Path(sys.argv[0]).name,
     }

@@ -36,6 +36,8 @@ class Candidate:
         Threads to give NumPy's BLAS while this candidate runs, if not all.
     note
         What a reader must know: another schedule, another algorithm of equal cost, a private function.
+    whole
+        Does the whole work, where `call` does a part that is scaled; timed once in a full run.
     """
 
     call: Callable[[], object]
@@ -45,10 +47,15 @@ class Candidate:
     workspace: int = 0
     blas_threads: int | None = None
     note: str = ""
+    whole: Callable[[], object] | None = None
 
 
 class Absent(Exception):
-    """The peer cannot take part; the message says why."""
+    """The peer cannot take part; the message says why: its library is not `installed`, or cannot do this work."""
+
+    def __init__(self, reason: str, installed: bool = True) -> None:
+        super().__init__(reason)
+        self.installed = installed
 
 
 @dataclass
@@ -84,13 +91,26 @@ class Plan:
         At most so many rounds (and at least `least_rounds`).
     settle
         Pause before a sample, in which the thread pools of the candidate before go to sleep.
+    name
+        What the record calls it.
+    whole
+        Whether to time `Candidate.whole`.
     """
 
+    name: str = "full"
+    whole: bool = True
     sample_seconds: float = 0.03
     seconds: float = 8.0
     rounds: int = 25
     least_rounds: int = 3
     settle: float = 0.002
+
+
+def time_once(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _once(candidate: Candidate, calls: int) -> float:

@@ -6,13 +6,13 @@ from itertools import count
 
 import numpy as np
 
-from gencore import _core
+from gencore.kernels import dense, optim, sample
 from gencore.kernels import rbm as kernels
 
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import AIS_TEMPERATURES, LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
 
 
 @does("gemm", "gencore")
@@ -20,8 +20,7 @@ def gemm(p: Gemm, threads: int) -> Candidate:
     out = np.empty((p.a.shape[0], p.b.shape[1]), np.float32)
 
     def call() -> Array:
-        _core.dense_matmul(a=p.a, b=p.b, out=out)
-        return out
+        return dense.matmul(p.a, p.b, out=out)
 
     return Candidate(call, call)
 
@@ -32,8 +31,7 @@ def variates(p: Variates, threads: int) -> Candidate:
     out = np.empty(p.p.shape, np.uint8)
 
     def call() -> Array:
-        _core.sample_bernoulli(p=p.p, out=out, key=1, step=next(steps))
-        return out
+        return sample.bernoulli(p.p, 1, step=next(steps), out=out)
 
     return Candidate(call, lambda: call().copy(), units=p.p.size)
 
@@ -61,7 +59,6 @@ def cd(p: Cd, threads: int) -> Candidate:
     model = w, b, c = start[0].copy(), start[1].copy(), start[2].copy()
     gradient = kernels.cd_gradient(w, b, c, p.rbm.v, k=p.k, key=1)
     pairs = [(w, gradient.weight), (b, gradient.visible_bias), (c, gradient.hidden_bias)]
-    flat = [(x.reshape(-1), grad.reshape(-1)) for x, grad in pairs]
     steps = count(step=p.k)
 
     def prepare() -> None:
@@ -70,15 +67,15 @@ def cd(p: Cd, threads: int) -> Candidate:
 
     def call() -> None:
         kernels.cd_gradient(w, b, c, p.rbm.v, k=p.k, key=1, first_step=next(steps), out=gradient)
-        for param, grad in flat:
-            _core.optim_sgd(param=param, grad=grad, lr=p.lr)
+        for param, grad in pairs:
+            optim.sgd(param, grad, lr=p.lr)
 
-    def sample() -> list[Array]:
+    def update() -> list[Array]:
         prepare()
         call()
         return [x - x0 for x, x0 in zip(model, start, strict=True)]
 
-    return Candidate(call, sample, prepare=prepare, workspace=sum(g.nbytes for _, g in flat))
+    return Candidate(call, update, prepare=prepare, workspace=sum(grad.nbytes for _, grad in pairs))
 
 
 @does("ais", "gencore")
@@ -86,10 +83,14 @@ def ais(p: Ais, threads: int) -> Candidate:
     w, b, c = p.rbm[:3]
     keys = count(1)
 
-    def call() -> Array:
-        return kernels.ais(w, b, c, betas=p.betas, base_bias=b, n_runs=p.n_runs, key=next(keys))[0]
+    def run(betas: Array) -> Array:
+        return kernels.ais(w, b, c, betas=betas, base_bias=b, n_runs=p.n_runs, key=next(keys))[0]
 
-    return Candidate(call, call, units=len(p.betas) - 1)
+    def call() -> Array:
+        return run(p.betas)
+
+    whole = np.linspace(0, 1, AIS_TEMPERATURES + 1)
+    return Candidate(call, call, units=len(p.betas) - 1, whole=lambda: run(whole))
 
 
 @does("free_energy", "gencore")

@@ -39,8 +39,8 @@ def build(work: Work, peer: str, problem: Any, threads: int) -> Candidate:
     """Build the candidate, or raise `Absent` with the reason."""
     builder = _builders.get((work.kind, peer))
     if builder is None:
-        raise Absent(_reasons.get((work.kind, peer), "no such operation"))
+        raise Absent(_reasons.get((work.kind, peer), "has no such operation"))
     try:
         return builder(problem, threads)
     except ImportError as error:
-        raise Absent(f"not installed ({error})") from None
+        raise Absent(f"not installed ({error})", installed=False) from None

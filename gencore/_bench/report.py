@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,11 @@ def _headline(machine: Record) -> list[str]:
     limits = f"{machine['fma_gflops']:.0f} GFLOP/s multiply-add, {machine['copy_gbytes']:.0f} GB/s copy"
     blas = ", ".join(f"{b['internal_api']} {b['version']} {b['architecture']}" for b in machine["blas"])
     blas = blas or "not reported (threadpoolctl is not installed)"
+    busy = " (BUSY: other processes ran)" if machine["load_before"] > 0.25 * machine["cores"] else ""
+    plan = "" if machine["plan"] == "full" else f"; {machine['plan'].upper()} run"
     return [
         f"{threads} thread{'s' if threads > 1 else ''} of {machine['cpu']}, {machine['isa']}; limit {limits}",
+        f"{machine['date']}; load before the run {machine['load_before']:.1f}{busy}{plan}",
         f"gencore {machine['gencore']} ({machine['compiler']}); BLAS: {blas}",
     ]
 
@@ -143,19 +147,35 @@ def _all_peers(records: list[Record]) -> list[str]:
 
 
 def _footnotes(records: list[Record]) -> list[str]:
+    """What a reader must know, each once with the works it holds for. A blank cell's reason is in the records."""
     notes: dict[str, list[str]] = {}
+
+    def note(text: str, work: str) -> None:
+        notes.setdefault(text, []).append(work)
+
     for r in records:
-        text = r.get("note") if r["record"] == "result" else r["reason"]
-        if text:
-            kind = {"wrong": " DISAGREES", "absent": " absent"}.get(r["record"], "")
-            notes.setdefault(f"{r['peer']}{kind}: {text}", []).append(r["work"])
-    bases: dict[str, list[str]] = {}
+        if r["record"] == "wrong":
+            note(f"{r['peer']} DISAGREES, not timed: {r['reason']}", r["work"])
+        elif r["record"] == "absent" and not r["installed"]:
+            note(f"{r['peer']} absent: {r['reason']}", r["work"])
+        elif r["record"] == "result" and r["note"]:
+            note(f"{r['peer']}: {r['note']}", r["work"])
+        if r.get("whole_seconds"):
+            note(
+                f"{r['peer']}: the whole work once, unscaled, took {duration(r['whole_seconds'])}", r["work"]
+            )
     for r in records:
         if r["record"] == "result" and r["peer"] == "gencore":
-            bases.setdefault(f"limit: {r['basis']}", []).append(r["work"])
+            note(f"limit: {r['basis']}", r["work"])
+            if r["density"]:
+                note(
+                    "states on: {:.3f} of the visible, {:.3f} of the hidden units".format(*r["density"]),
+                    r["work"],
+                )
     everything = len(_works(records))
     lines = []
-    for text, works in (notes | bases).items():
-        where = "all works" if len(works) == everything > 1 else ", ".join(works)
-        lines.append(f"  {text} [{where}]")
+    for text, works in notes.items():
+        kinds = dict.fromkeys(WORKS[work].kind for work in works)
+        where = "" if len(works) == everything > 1 else f" [{', '.join(kinds)}]"
+        lines += textwrap.wrap(text + where, 100, initial_indent="  ", subsequent_indent="    ")
     return lines
