@@ -33,10 +33,10 @@ from .works import WORKS, Work, select
 __all__ = ["Entry", "main", "measure_work", "run"]
 
 FULL = Plan()
-QUICK = Plan(name="quick", whole=False, sample_seconds=0.006, seconds=0.4, rounds=5, least_rounds=2)
+QUICK = Plan("quick", whole=False, sample_seconds=0.006, seconds=0.4, rounds=5, least_rounds=2)
 TINY = Plan(
-    name="tiny", whole=False, sample_seconds=1e-4, seconds=0.01, rounds=2, least_rounds=2, settle=0
-)  # for tests
+    "tiny", False, sample_seconds=1e-4, seconds=0.01, rounds=2, least_rounds=2, settle=0, limit_seconds=0
+)
 
 
 def measure_work(
@@ -66,7 +66,7 @@ def measure_work(
         except Exception as fault:  # a peer that fails must not take the run with it
             records.append({"record": "wrong", **here, "reason": f"{type(fault).__name__}: {fault}"})
     rbm = problem if isinstance(problem, Rbm) else getattr(problem, "rbm", None)
-    limits.measure(min(0.1, plan.sample_seconds * 10))
+    limits.measure(plan.limit_seconds)
     for peer, timing in interleave(candidates, plan, enter).items():
         candidate = candidates[peer]
         enter(candidate)
@@ -75,7 +75,7 @@ def measure_work(
             "agrees": agreement[peer],
             "note": candidate.note,
             "density": rbm and rbm.density,
-            "whole_seconds": plan.whole and candidate.whole and time_once(candidate.whole),
+            "whole_seconds": time_once(candidate.whole) if plan.whole and candidate.whole else None,
         }
         records.append(report.result(work, peer, limits.threads, timing, work.cost(problem), limits, **more))
     report.add_ratios(records)

@@ -39,7 +39,9 @@ class Limits:
     bytes: float = 0.0
 
     def measure(self, seconds: float = 0.1) -> None:
-        """Measure again and keep the better values."""
+        """Measure again and keep the better values; not at all in no time."""
+        if not seconds:
+            return
         with ThreadPoolExecutor(self.threads) as pool:
             peaks = pool.map(lambda _: _core.measure_fma_peak(seconds), range(self.threads))
             self.flops = max(self.flops, 1e9 * sum(peaks))
@@ -152,7 +154,7 @@ def describe(source: Path) -> dict[str, Any]:
     """Describe machine and build for the record of a run started from the file `source`."""
     return {
         "cpu": cpu(),
-        "cores": available_threads(),
+        "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "gencore": _core.version(),
         "isa": _core.isa(),

@@ -91,6 +91,8 @@ class Plan:
         At most so many rounds (and at least `least_rounds`).
     settle
         Pause before a sample, in which the thread pools of the candidate before go to sleep.
+    limit_seconds
+        Duration of a new measurement of the machine's limits beside each work; none if 0.
     name
         What the record calls it.
     whole
@@ -104,6 +106,7 @@ class Plan:
     rounds: int = 25
     least_rounds: int = 3
     settle: float = 0.002
+    limit_seconds: float = 0.05
 
 
 def time_once(call: Callable[[], object]) -> float:

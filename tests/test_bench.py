@@ -1,0 +1,381 @@
+"""The benchmark harness: its arithmetic, its checks of candidates, its records, and every work in miniature.
+
+No test looks at how long anything takes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gencore import _bench
+from gencore._bench import machine, measure, ours, reference, registry, report, works
+from gencore._bench.measure import Candidate, Plan, Timing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def limits(flops: float = 1e9, bytes_per_second: float = 1e9, threads: int = 1) -> machine.Limits:
+    return machine.Limits(threads, flops, bytes_per_second)
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------
+
+
+def test_minimum_and_quartiles() -> None:
+    timing = Timing([4.0, 1.0, 3.0, 2.0, 5.0])
+    assert timing.minimum == 1
+    assert timing.quartiles == (2, 3, 4)
+    assert Timing([1.0, 2.0]).quartiles == (1.25, 1.5, 1.75)
+
+
+@pytest.mark.parametrize(("flops", "moved", "seconds"), [(2e9, 1e9, 2.0), (1e9, 5e9, 5.0), (0, 1e9, 1.0)])
+def test_limit_is_the_slower_of_arithmetic_and_memory(flops: float, moved: float, seconds: float) -> None:
+    assert limits().seconds(flops, moved) == seconds
+
+
+def test_result_speaks_of_the_whole_work() -> None:
+    work = works.WORKS["ais"]
+    cost = works.Cost(2e6, 0, "basis")
+    record = report.result(work, "gencore", 1, Timing([4e-3, 2e-3, 3e-3], 7), cost, limits(), note="n")
+    assert record["seconds"] == pytest.approx({"min": 29.0, "q1": 36.25, "median": 43.5, "q3": 50.75})
+    assert record["limit_seconds"] == pytest.approx(14_500 * 2e-3)
+    assert record["fraction_of_limit"] == pytest.approx(1.0)
+    assert (record["rounds"], record["calls"], record["note"]) == (3, 7, "n")
+
+
+def row(peer: str, seconds: float, work: str = "gibbs", threads: int = 1) -> dict[str, Any]:
+    return {
+        **{"record": "result", "peer": peer, "work": work, "threads": threads, "fraction_of_limit": 0.5},
+        **{"seconds": {"min": seconds}, "peak_bytes": 1e6, "note": "", "basis": "b", "density": None},
+    }
+
+
+def test_ratio_is_to_the_best_peer_by_minima() -> None:
+    rows = [row("gencore", 2.0), row("numpy", 8.0), row("torch", 5.0), {"record": "absent", "peer": "jax"}]
+    report.add_ratios(rows)
+    assert rows[0]["best_peer"] == "torch"
+    assert rows[0]["ratio_to_best_peer"] == 2.5
+    assert "best_peer" not in rows[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(12.34, "12.3 s"), (0.9999, "1.00 s"), (4.612e-3, "4.61 ms"), (123e-6, "123 µs"), (0.93e-9, "0.93 ns")],
+)
+def test_durations_have_three_digits(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+class Clock:
+    """A clock that calls set forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(measure.time, "sleep", lambda _: None)
+
+    def takes(self, seconds: float) -> Any:
+        def call() -> None:
+            self.now += seconds
+
+        return call
+
+
+def test_interleaving_counts_time_a_unit_and_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = Clock(monkeypatch), []
+    candidates = {
+        name: Candidate(clock.takes(s), lambda: None, units, lambda name=name: order.append(name))
+        for name, s, units in (("slow", 0.5, 5), ("fast", 2.0**-10, 1))
+    }
+    timings = measure.interleave(candidates, Plan(sample_seconds=2.0**-6, seconds=100, rounds=4))
+    assert timings["slow"].seconds == pytest.approx([0.1] * 4)
+    assert timings["fast"].seconds == pytest.approx([2.0**-10] * 4)
+    assert (timings["slow"].calls, timings["fast"].calls) == (1, 16)
+    assert order[2:] == ["slow", "fast", "fast", "slow"] * 2  # each round starts with the next candidate
+
+
+def test_rounds_keep_to_the_time_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    plan = Plan(sample_seconds=0.02, seconds=10, rounds=100, least_rounds=3, settle=0)
+    middling = measure.interleave({"x": Candidate(clock.takes(1.0), lambda: None)}, plan)["x"]
+    slow = measure.interleave({"x": Candidate(clock.takes(50.0), lambda: None)}, plan)["x"]
+    assert len(middling.seconds) == 5  # a call to warm up and one timed, 2 s a round
+    assert len(slow.seconds) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no high-water mark to reset here")
+def test_peak_memory_sees_what_is_freed_again() -> None:
+    size = 64 << 20
+    candidate = Candidate(lambda: np.ones(size, np.uint8).sum(), lambda: None, workspace=1000)
+    peak = measure.peak_memory(candidate)
+    assert peak is not None
+    assert size <= peak < 1.2 * size
+
+
+# --- candidates that do something else are found out -----------------------------------------------------------
+
+
+RNG = np.random.default_rng(0)
+
+
+def wrong_gibbs(p: works.Gibbs, start: Any) -> Any:
+    """The mean of h in place of a draw: every conditional is right, the step is not."""
+    w, b, c = p.rbm[:3]
+    h = reference.logistic(c + start @ w)
+    return RNG.random(start.shape) < reference.logistic(b + h @ w.T)
+
+
+def wrong_variates(p: works.Variates) -> Any:
+    """The same uniforms in each pair of rows."""
+    return np.repeat(RNG.random((len(p.p) // 2, p.p.shape[1])), 2, axis=0) < p.p
+
+
+def wrong_cd(p: works.Cd) -> Any:
+    """The hidden means are not computed again for the model's v."""
+    w, b, c, x, _ = p.rbm
+    y, _ = reference.gibbs_step(w, b, c, x, RNG)
+    h = reference.logistic(c + x @ w)
+    return p.lr * (x - 1.0 * y).T @ h / len(x), p.lr * (x - 1.0 * y).mean(0), 0 * c
+
+
+def wrong_ais(p: works.Ais) -> Any:
+    """The last temperature is left out."""
+    return reference.ais_log_weights(p.rbm, p.betas[:-1], p.n_runs, RNG)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"),
+    [
+        ("philox", wrong_variates),
+        ("cd1", wrong_cd),
+        ("ais", wrong_ais),
+        ("gemm_64x256x256", lambda p: p.a @ p.b * (1 + 1e-3)),
+        ("free_energy", lambda r: (reference.free_energy(r, r.v) + r.v @ r.b, -works.LOG_PARTITION)),
+        ("log_z", lambda p: reference.log_partition(p.rbm, p.short) + 1e-3),
+        ("pseudo", lambda r: -reference.free_energy(r, r.v)),
+    ],
+)
+def test_a_wrong_candidate_is_refused(name: str, sample: Any) -> None:
+    work = works.WORKS[name]
+    problem = work.problem(True)
+    with pytest.raises(reference.Disagreement):
+        work.check(problem, Candidate(lambda: None, lambda *args: sample(problem, *args)))
+
+
+def test_a_mean_in_place_of_a_hidden_draw_is_refused() -> None:
+    """At full size, where the check runs; few small units show too little of it."""
+    p = works.WORKS["gibbs"].problem(False)
+    check = works.WORKS["gibbs"].check
+    rng = np.random.default_rng(1)
+    good = Candidate(lambda: None, lambda v: reference.gibbs_step(*p.rbm[:3], v, rng)[0])
+    check(p, good)
+    with pytest.raises(reference.Disagreement, match="distribution"):
+        check(p, Candidate(lambda: None, lambda v: wrong_gibbs(p, v)))
+
+
+def test_the_reference_passes_its_own_check() -> None:
+    """The two-sample test accepts independent draws of the same law (30 seeds, none refused)."""
+    rbm = reference.synthetic_rbm(36, 20, 30)
+
+    def draws(seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        return np.stack([reference.cd_update(rbm, rbm.v, 1, rng)[1] for _ in range(20)])
+
+    for seed in range(0, 60, 2):
+        reference.same_distribution("update", draws(seed), draws(seed + 1))
+
+
+def test_synthetic_rbm_has_the_densities_of_a_trained_one() -> None:
+    rbm = reference.synthetic_rbm(784, 500, 200)
+    assert rbm.density == pytest.approx((0.14, 0.21), abs=0.02)
+    assert not rbm.w.flags.writeable  # shared by all candidates
+
+
+def test_known_values_of_the_reference() -> None:
+    """log Z by enumerating both sides at once, and log p(v) that sums to one."""
+    rbm = reference.synthetic_rbm(6, 4, 10)
+    v, h = (np.arange(2**n)[:, None] >> np.arange(n) & 1 for n in (6, 4))
+    joint = (v @ rbm.b)[:, None] + h @ rbm.c + v @ rbm.w @ h.T
+    log_z = float(np.log(np.exp(joint.astype(float)).sum()))
+    assert reference.log_partition(rbm, 4) == pytest.approx(log_z, rel=1e-6)
+    assert np.exp(-reference.free_energy(rbm, v) - log_z).sum() == pytest.approx(1, rel=1e-5)
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gibs"], "no work is called gibs; there are gibbs, cd1"),
+        (["--peers", "numpy,tensorflow"], "expected some of numpy, received tensorflow"),
+        (["--threads", "two"], "expected counts such as 1,all, received 'two'"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _bench.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_selection_by_beginnings() -> None:
+    assert [w.name for w in works.select(["cd", "log"])] == ["cd1", "cd10", "log_z"]
+    assert len(works.select(None)) == len(works.WORKS)
+
+
+def test_environment_frees_blas_and_sets_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    environment = machine.environment(1)
+    assert "OPENBLAS_CORETYPE" not in environment
+    assert environment["OPENBLAS_NUM_THREADS"] == environment["GENCORE_NUM_THREADS"] == "1"
+    assert "intra_op_parallelism_threads=1" in environment["XLA_FLAGS"]
+
+
+def test_missing_and_failing_peers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(problem: Any, threads: int) -> Candidate:
+        raise ImportError("No module named 'torch'")
+
+    def failing(problem: Any, threads: int) -> Candidate:
+        raise RuntimeError("out of order")
+
+    builders = {**registry._builders, ("gibbs", "torch"): missing, ("gibbs", "jax"): failing}
+    monkeypatch.setattr(registry, "_builders", builders)
+    names = ["gencore", "torch", "jax", "rbms"]
+    records = _bench.measure_work(works.WORKS["gibbs"], names, limits(), _bench.TINY, tiny=True)
+    by_peer = {r["peer"]: r for r in records}
+    assert list(by_peer) == names
+    assert by_peer["torch"]["record"] == "absent"
+    assert not by_peer["torch"]["installed"]
+    assert by_peer["rbms"]["installed"]
+    assert by_peer["jax"]["reason"] == "RuntimeError: out of order"
+    text = "\n".join(report._footnotes(records))
+    assert "torch absent: not installed (No module named 'torch')" in text
+    assert "jax DISAGREES, not timed: RuntimeError: out of order" in text
+
+
+SCHEMA = {
+    "machine": {
+        **{"date": str, "threads": int, "plan": str, "fma_gflops": float, "copy_gbytes": float, "cpu": str},
+        **{"cores": int, "system": str, "gencore": str, "isa": str, "compiler": str, "versions": dict},
+        **{"blas": list, "command": str, "removed_variables": list, "load_before": float},
+    },
+    "result": {
+        **{"work": str, "threads": int, "peer": str, "seconds": dict, "rounds": int, "calls": int},
+        **{"flops": float, "basis": str, "limit_seconds": float, "fraction_of_limit": float},
+        **{"agrees": str, "note": str},
+    },
+    "absent": {"work": str, "threads": int, "peer": str, "reason": str, "installed": bool},
+}
+
+
+def bench(arguments: list[str], folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """Run a bench command on tiny sizes in its own process; its records and its table."""
+    out = folder / "out.jsonl"
+    command = [sys.executable, *arguments, "--tiny", "--out", str(out)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in out.read_text().splitlines()], done.stdout
+
+
+def test_every_work_runs_and_keeps_the_schema(tmp_path: Path) -> None:
+    records, table = bench(["-m", "gencore._bench", "--threads", "1,2"], tmp_path)
+    for record in records:
+        for key, kind in SCHEMA[record["record"]].items():
+            assert isinstance(record[key], kind | int if kind is float else kind), (record["record"], key)
+    done = {(r["work"], r["peer"], r["threads"]) for r in records if r["record"] == "result"}
+    assert done == {(w, p, t) for w in works.WORKS for p in ("gencore", "numpy") for t in (1, 2)}
+    for r in records:
+        if r["record"] == "result":
+            seconds = r["seconds"]
+            assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"]
+            assert ("ratio_to_best_peer" in r) == (r["peer"] == "gencore")
+    assert max(map(len, table.splitlines())) <= 100
+    for name, work in works.WORKS.items():
+        assert f"\n{work.title} " in table
+        assert f"\n{name} " in table
+
+
+LIBRARIES = {"torch": "torch", "onednn": "torch", "sklearn": "sklearn", "rbms": "rbms"}
+COMPILING = {"compile": "torch", "jax": "jax", "numba": "numba"}
+
+
+def run_peers(names: list[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    records, _ = bench([str(ROOT / "bench/run.py"), "--threads", "1", "--peers", ",".join(names)], folder)
+    return {name: [r for r in records if r.get("peer") == name] for name in names}
+
+
+def assert_takes_part(records: list[dict[str, Any]]) -> None:
+    assert {r["work"] for r in records} == set(works.WORKS)
+    assert {r["record"] for r in records} <= {"result", "absent"}
+    assert any(r["record"] == "result" for r in records)
+    assert all(r["installed"] for r in records if r["record"] == "absent")
+
+
+def need(library: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+
+
+@pytest.fixture(scope="module")
+def quick_peers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    return run_peers(list(LIBRARIES), tmp_path_factory.mktemp("peers"))
+
+
+@pytest.mark.parametrize("peer", LIBRARIES)
+def test_each_installed_peer_agrees(peer: str, quick_peers: dict[str, list[dict[str, Any]]]) -> None:
+    need(LIBRARIES[peer])
+    assert_takes_part(quick_peers[peer])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", COMPILING)
+def test_each_installed_compiling_peer_agrees(peer: str, tmp_path: Path) -> None:
+    need(COMPILING[peer])
+    assert_takes_part(run_peers([peer], tmp_path)[peer])
+
+
+def compare_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_compare", ROOT / "bench" / "compare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_compare_sets_runs_side_by_side(tmp_path: Path) -> None:
+    compare = compare_module()
+    before = [row("gencore", 2e-3), row("numpy", 5e-3), row("gencore", 1.0, "cd1")]
+    after = [row("gencore", 1e-3), row("numpy", 5e-3), row("gencore", 1.0, "ais", threads=2)]
+    for name, rows in (("before", before), ("after", after)):
+        report.add_ratios([r for r in rows if r["work"] == "gibbs"])
+        report.write(tmp_path / f"{name}.jsonl", rows)
+    runs = [compare.results(tmp_path / f"{name}.jsonl", "gencore") for name in ("before", "after")]
+    lines = compare.compare(*runs)
+    assert lines[1].split() == ["1", "gibbs", "2.00", "ms", "1.00", "ms", "0.50x", "2.50x", "5.00x"]
+    assert lines[2:] == ["only in the first: cd1 (1)", "only in the second: ais (2)"]
+
+
+def test_our_chain_keeps_its_densities() -> None:
+    """The chain that is timed stays in the state whose densities the record states."""
+    p = works.WORKS["gibbs"].problem(False)
+    candidate = ours.gibbs(p, 1)
+    for _ in range(5):
+        state = candidate.call()
+    assert np.mean(state) == pytest.approx(p.rbm.density[0], abs=0.01)  # type: ignore[arg-type]
