@@ -36,7 +36,7 @@ inline void Sgd::check() const {
   if (velocity.given()) {
     check::shape(name, "velocity", velocity, {param.shape[0]}, "the shape of param");
   } else if (momentum != 0) {
-    check::fail(name, "velocity", "to be given, since momentum is not 0", "nothing");
+    check::fail(name, "velocity, which a momentum other than 0 needs,", "to be given", "nothing");
   }
   check::finite(name, "lr", lr);
   check::finite(name, "momentum", momentum);

@@ -18,7 +18,7 @@ struct Coordinates : OpBase {
     f("first_row", &Op::first_row);
     f("step", &Op::step);
   }
-  void check_coordinates(const char* op) const;
+  void check_coordinates(const char* op, std::int64_t rows) const;
 };
 
 // ((word >> 9) + 1/2) 2^-23: in (0, 1), never 0 or 1.
@@ -91,37 +91,37 @@ GENCORE_API void run(const Exponential& op);
 GENCORE_API void run(const Bernoulli& op);
 GENCORE_API void run(const Categorical& op);
 
-inline void Coordinates::check_coordinates(const char* op) const {
-  check::in_range(op, "first_row", first_row, 0, std::int64_t{0xFFFFFFFF});
+inline void Coordinates::check_coordinates(const char* op, std::int64_t rows) const {
+  check::in_range(op, "first_row", first_row, 0, (std::int64_t{1} << 32) - (rows > 0 ? rows : 1));
   check::in_range(op, "step", step, 0, max_step);
 }
 
 inline void Uniform::check() const {
   check::given(name, "out", out);
-  check_coordinates(name);
+  check_coordinates(name, out.shape[0]);
 }
 
 inline void Normal::check() const {
   check::given(name, "out", out);
-  check_coordinates(name);
+  check_coordinates(name, out.shape[0]);
 }
 
 inline void Exponential::check() const {
   check::given(name, "out", out);
-  check_coordinates(name);
+  check_coordinates(name, out.shape[0]);
 }
 
 inline void Bernoulli::check() const {
   check::given(name, "p", p);
   check::shape(name, "out", out, {p.shape[0], p.shape[1]}, "the shape of p");
-  check_coordinates(name);
+  check_coordinates(name, p.shape[0]);
 }
 
 inline void Categorical::check() const {
   check::given(name, "logits", logits);
   if (logits.shape[0] > 0) check::at_least(name, "the number of categories, logits' columns,", logits.shape[1], 1);
   check::shape(name, "out", out, {logits.shape[0]}, "the rows of logits");
-  check_coordinates(name);
+  check_coordinates(name, logits.shape[0]);
 }
 
 }  // namespace gencore::sample
