@@ -352,6 +352,7 @@ ModelFile ModelFile::read(const std::string& path) {
 
 std::vector<std::string> ModelFile::names() const {
   std::vector<std::string> names;
+  names.reserve(tensors_.size());
   for (const auto& item : tensors_) names.push_back(item.first);
   return names;
 }
