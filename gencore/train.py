@@ -1,8 +1,7 @@
 """What every training loop shares: batches, schedules, history, progress bar, checkpoints, and divergence."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -142,13 +141,10 @@ class Checkpoints:
 
     def advice(self) -> str:
         """What a user whose training diverged can go back to."""
-        if self.path is not None and self.path.exists():
-            return f"the last good checkpoint is {self.path}"
-        return "no checkpoint was asked for (fit(checkpoint=...))"
-
-
-def stopwatch() -> Iterator[float]:
-    """Seconds since the first ``next``."""
-    start = time.perf_counter()
-    while True:
-        yield time.perf_counter() - start
+        if self.path is None:
+            return "no checkpoint was asked for (fit(checkpoint=...))"
+        return (
+            f"the last good checkpoint is {self.path}"
+            if self.path.exists()
+            else "no checkpoint was written yet"
+        )

@@ -1,6 +1,7 @@
 """Learning of a restricted Boltzmann machine: the loop of `RBM.fit`, and what a checkpoint keeps of it."""
 
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,9 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them. A schedule is a function: what it gives at three points stands for it."""
-        lr = [self.lr(x) for x in (0.0, 0.5, 1.0)] if callable(self.lr) else self.lr
-        return {**self.__dict__, "lr": lr}
+        lr = [float(self.lr(x)) for x in (0.0, 0.5, 1.0)] if callable(self.lr) else self.lr
+        named = {**self.__dict__, "lr": lr}
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in named.items()}
 
 
 @dataclass
@@ -76,7 +78,9 @@ class State:
     epoch: int = 0
     batch: int = 0  # the next one of the epoch
     seconds: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(
+        default_factory=dict
+    )  # of `RBM.fit`, to tell whether a resumed call has the same
     history: History = field(default_factory=History)
     velocity: dict[str, Float32Array] = field(default_factory=dict)
     hidden_offset: Float32Array | None = None
@@ -90,7 +94,7 @@ class State:
 
     def to_json(self) -> dict[str, Any]:
         """The rest."""
-        scalars = {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "options")}
+        scalars = {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "arguments")}
         return scalars | {"history": self.history.records}
 
     @classmethod
@@ -122,6 +126,10 @@ class Training:
         if resume and checkpoint is None:
             raise ValueError("RBM.fit: expected checkpoint to name the file to resume from, received None")
         self.model, self.data, self.held_out, self.options = model, data, held_out, options
+        self.arguments = {
+            **options.to_json(),
+            "X": f"{len(data)} rows of checksum {zlib.crc32(data.data):08x}",
+        }
         self.steps_per_epoch = -(-len(data) // options.batch_size)
         self.checkpoints = Checkpoints(checkpoint, checkpoint_every, self.steps_per_epoch)
         self.schedule = as_schedule(options.lr)
@@ -184,7 +192,7 @@ class Training:
             )
         named = zip(PARAMETERS, model.parameters, strict=True)
         model._training = State(
-            options=options.to_json(),
+            arguments=self.arguments,
             velocity={name: np.zeros_like(p) for name, p in named} if options.momentum else {},
             hidden_offset=np.full(model.n_hidden, 0.5, np.float32) if options.centered else None,
         )
@@ -194,15 +202,11 @@ class Training:
         stored = type(model).load(path)
         if (stored.n_visible, stored.n_hidden, stored.seed) != (model.n_visible, model.n_hidden, model.seed):
             raise ValueError(f"RBM.fit: expected {path} to hold a state of {model!r}, received {stored!r}")
-        before, now = stored._training.options, self.options.to_json()
-        changed = [
-            f"{name} was {before.get(name)!r}, is {now[name]!r}"
-            for name in now
-            if before.get(name) != now[name]
-        ]
+        before, now = stored._training.arguments, self.arguments
+        changed = [f"{n} was {before.get(n)!r}, is {now[n]!r}" for n in now if before.get(n) != now[n]]
         if changed:
             raise ValueError(
-                f"RBM.fit: expected the arguments of the training in {path}, received others: {changed}"
+                f"RBM.fit: expected the arguments of the training in {path}, received others: {'; '.join(changed)}"
             )
         vars(model).update(vars(stored))
 
@@ -236,10 +240,14 @@ class Training:
         for name, parameter in zip(PARAMETERS, self.model.parameters, strict=True):
             wrong = parameter[~np.isfinite(parameter)]
             if len(wrong):
-                raise DivergenceError(
-                    f"RBM.fit: {name} became {wrong[0]} at update {self.model.steps} (epoch {self.state.epoch + 1}): "
-                    f"use a smaller learning rate; {self.checkpoints.advice()}"
-                )
+                raise self._divergence(name, wrong[0])
+
+    def _divergence(self, name: str, value: float) -> DivergenceError:
+        epoch = -(-self._done() // self.steps_per_epoch)
+        return DivergenceError(
+            f"RBM.fit: {name} became {value} at update {self.model.steps} (epoch {epoch}): "
+            f"use a smaller learning rate; {self.checkpoints.advice()}"
+        )
 
     def _save_if_due(self) -> None:
         if self.checkpoints.path is not None and self.checkpoints.due(self._done()):
@@ -263,6 +271,9 @@ class Training:
             held_out = model.pseudo_log_likelihood(self._monitored(self.held_out))
             record["validation_pseudo_log_likelihood"] = float(held_out.mean())
         record["reconstruction_error"] = float(np.mean(np.square(rows - model.reconstruct(rows))))
+        for name, value in record.items():
+            if not np.isfinite(value):  # finite parameters, too large to compute with
+                raise self._divergence(name, value)
         state.history.records.append(record)
         return record
 
