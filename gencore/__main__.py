@@ -1,0 +1,6 @@
+"""`python -m gencore`: the command line."""
+
+from gencore.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
