@@ -39,7 +39,8 @@ inline py::array as_array(const Argument& arg) {
       arg.keep_alive.push_back(array);
       return py::reinterpret_borrow<py::array>(array);
     } catch (py::error_already_set& error) {
-      wrong_type(arg, "to be an array on the CPU", type_name(arg.value) + " (" + std::string(py::str(error.value())) + ")");
+      wrong_type(arg, "to be an array on the CPU",
+                 type_name(arg.value) + " (" + std::string(py::str(error.value())) + ")");
     }
   }
   wrong_type(arg, "to be an array (NumPy, or one that speaks DLPack)", type_name(arg.value));
@@ -145,7 +146,9 @@ std::enable_if_t<std::is_enum_v<E>> cast(const Argument& arg, E& value) {
 
 // How each argument reads in the typed stub.
 template <class T, int N>
-std::string annotation(const View<T, N>&) { return "Array"; }
+std::string annotation(const View<T, N>&) {
+  return "Array";
+}
 inline std::string annotation(const ConstStates&) { return "Array"; }
 inline std::string annotation(const States&) { return "Array"; }
 inline std::string annotation(std::int64_t) { return "int"; }
@@ -153,6 +156,8 @@ inline std::string annotation(float) { return "float"; }
 inline std::string annotation(bool) { return "bool"; }
 inline std::string annotation(const Key&) { return "int"; }
 template <class E>
-std::enable_if_t<std::is_enum_v<E>, std::string> annotation(E) { return "int"; }
+std::enable_if_t<std::is_enum_v<E>, std::string> annotation(E) {
+  return "int";
+}
 
 }  // namespace gencore::python

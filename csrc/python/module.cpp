@@ -89,7 +89,8 @@ void bind(py::module_& m, py::dict& signatures) {
   // Through void*: the convention is told by the flags.
   B::method = {B::function.c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&B::call)),
                METH_FASTCALL | METH_KEYWORDS, nullptr};
-  m.attr(B::function.c_str()) = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&B::method, nullptr, m.attr("__name__").ptr()));
+  m.attr(B::function.c_str()) = py::reinterpret_steal<py::object>(
+      PyCFunction_NewEx(&B::method, nullptr, m.attr("__name__").ptr()));
   signatures[B::function.c_str()] = arguments;
 }
 

@@ -10,7 +10,8 @@ namespace gencore::runtime {
 static Table build_cpu_table() {
   Table t;
   const auto fill = [&t](auto... fills) { (fills(t), ...); };
-  fill(baseline::fill_dense, baseline::fill_sample, baseline::fill_rbm, baseline::fill_rbm_partition, baseline::fill_optim);
+  fill(baseline::fill_dense, baseline::fill_sample, baseline::fill_rbm, baseline::fill_rbm_partition,
+       baseline::fill_optim);
 #if defined(GENCORE_X86)
   if (active_level() >= Level::avx2) {
     fill(avx2::fill_dense, avx2::fill_sample, avx2::fill_rbm, avx2::fill_rbm_partition, avx2::fill_optim);
@@ -44,10 +45,10 @@ static void dispatch(const Op& op, void (*kernel)(const Op&)) {
 
 namespace gencore {
 
-#define GENCORE_RUN(family, Op)                                                \
-  void family::run(const family::Op& op) {                                     \
-    op.check();                                                                \
-    runtime::dispatch(op, runtime::table(op.device.kind).family.Op);           \
+#define GENCORE_RUN(family, Op)                                      \
+  void family::run(const family::Op& op) {                           \
+    op.check();                                                      \
+    runtime::dispatch(op, runtime::table(op.device.kind).family.Op); \
   }
 #define X(Op) GENCORE_RUN(dense, Op)
 GENCORE_DENSE_OPS(X)

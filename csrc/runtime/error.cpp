@@ -1,7 +1,7 @@
-#include "reject.h"
-
 #include <cmath>
 #include <cstdio>
+
+#include "reject.h"
 
 namespace gencore::check {
 
@@ -59,7 +59,8 @@ void finite(const char* op, const char* arg, const float* data, std::int64_t n) 
     for (float s : sums) sum += s;
     if (sum == 0) continue;
     for (i = begin; i < end; ++i) {
-      if (!std::isfinite(data[i])) fail(op, arg, "to be finite", number_text(data[i]) + " at element " + std::to_string(i));
+      if (!std::isfinite(data[i]))
+        fail(op, arg, "to be finite", number_text(data[i]) + " at element " + std::to_string(i));
     }
   }
 }
@@ -103,7 +104,8 @@ void reject_logits(const char* op, const char* arg, const Matrix<const float>& l
         check::fail(op, arg, "to be finite or -inf", element_text(logits, r * logits.shape[1] + k));
       }
     }
-    if (!possible) check::fail(op, arg, "to have a finite element in each row", "-inf throughout row " + std::to_string(r));
+    if (!possible)
+      check::fail(op, arg, "to have a finite element in each row", "-inf throughout row " + std::to_string(r));
   }
   throw std::logic_error("reject_logits: every row is a distribution");
 }

@@ -42,7 +42,8 @@ static Level choose_level() {
     for (int i = 0; i < level_count; ++i) {
       if (std::strcmp(wanted, level_names[i]) != 0) continue;
       const Level level = static_cast<Level>(i);
-      if (!level_built(level)) check::fail("gencore", "GENCORE_ISA", "a level in this build (" + usable_levels() + ")", wanted);
+      if (!level_built(level))
+        check::fail("gencore", "GENCORE_ISA", "a level in this build (" + usable_levels() + ")", wanted);
       if (!level_supported(level)) {
         check::fail("gencore", "GENCORE_ISA", "a level that this processor runs (" + usable_levels() + ")", wanted);
       }

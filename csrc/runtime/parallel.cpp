@@ -167,7 +167,8 @@ int parse_count(const char* text, bool list) {
 int default_threads() {
   if (const char* own = std::getenv("GENCORE_NUM_THREADS"); own != nullptr && *own != '\0') {
     const int n = parse_count(own, false);
-    if (n == 0) check::fail("gencore", "GENCORE_NUM_THREADS", "an integer from 1 to 1024", std::string("'") + own + "'");
+    if (n == 0)
+      check::fail("gencore", "GENCORE_NUM_THREADS", "an integer from 1 to 1024", std::string("'") + own + "'");
     return n;
   }
   const int available = affinity_count();

@@ -13,7 +13,8 @@ void return_scratch(void* memory, std::size_t bytes);
 // Owns one block until the end of its scope. carve<T>(n) hands out consecutive, 64-byte aligned parts of it.
 class Scratch {
  public:
-  GENCORE_INLINE explicit Scratch(std::size_t bytes) : bytes_(bytes), base_(static_cast<char*>(acquire_scratch(bytes))) {}
+  GENCORE_INLINE explicit Scratch(std::size_t bytes)
+      : bytes_(bytes), base_(static_cast<char*>(acquire_scratch(bytes))) {}
   GENCORE_INLINE ~Scratch() { return_scratch(base_, bytes_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
