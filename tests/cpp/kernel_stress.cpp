@@ -34,20 +34,19 @@ class Array {
   std::vector<T> values_;
 };
 
-// Uniform in (-1, 1).
-Array<float> numbers(std::int64_t n, std::int64_t m, std::int64_t step) {
+Array<float> normals(std::int64_t n, std::int64_t m, std::int64_t step) {
   Array<float> out(n, m);
-  gencore::sample::Uniform op;
+  gencore::sample::Normal op;
   op.out = out.matrix();
   op.key = key;
   op.step = step;
   gencore::sample::run(op);
-  for (std::int64_t i = 0; i < n * m; ++i) op.out[i] = 2 * op.out[i] - 1;
   return out;
 }
 
 void sample_and_dense(Bytes& bytes) {
-  Array<float> a = numbers(rows, n_visible, 0), b = numbers(n_visible, 200, 1), product(rows, 200);
+  Array<float> a = normals(rows, n_visible, 0), b = normals(n_visible, 200, 1), product(rows, 200);
+  a.append_to(bytes);
   gencore::dense::MatMul matmul;
   matmul.a = a.const_matrix();
   matmul.b = b.const_matrix();
@@ -55,6 +54,20 @@ void sample_and_dense(Bytes& bytes) {
   matmul.activation = gencore::dense::Activation::logistic;
   gencore::dense::run(matmul);
   product.append_to(bytes);
+  Array<std::uint8_t> bits(rows, 200);
+  gencore::sample::Bernoulli bernoulli;
+  bernoulli.p = product.const_matrix();
+  bernoulli.out = bits.matrix();
+  bernoulli.key = key;
+  gencore::sample::run(bernoulli);
+  bits.append_to(bytes);
+  Array<std::int64_t> classes(rows);
+  gencore::sample::Categorical categorical;
+  categorical.logits = a.const_matrix();
+  categorical.out = classes.vector();
+  categorical.key = key;
+  gencore::sample::run(categorical);
+  classes.append_to(bytes);
 }
 
 template <class Op>
@@ -68,7 +81,7 @@ Op machine(Array<float>& w, Array<float>& b, Array<float>& c) {
 
 void rbm(Bytes& bytes) {
   namespace rbm = gencore::rbm;
-  Array<float> w = numbers(n_visible, n_hidden, 2), b = numbers(n_visible, 1, 3), c = numbers(n_hidden, 1, 4);
+  Array<float> w = normals(n_visible, n_hidden, 2), b = normals(n_visible, 1, 3), c = normals(n_hidden, 1, 4);
   Array<std::uint8_t> states(rows, n_visible);
   const gencore::States v{states.matrix().data, {rows, n_visible}};
   const float beta = 1;
@@ -81,17 +94,17 @@ void rbm(Bytes& bytes) {
   rbm::run(gibbs);
   states.append_to(bytes);
 
-  Array<double> values(rows);
+  Array<double> numbers(rows);
   auto free_energy = machine<rbm::FreeEnergy>(w, b, c);
   free_energy.v = v;
-  free_energy.out = values.vector();
+  free_energy.out = numbers.vector();
   rbm::run(free_energy);
-  values.append_to(bytes);
+  numbers.append_to(bytes);
   auto pseudo = machine<rbm::PseudoLogLikelihood>(w, b, c);
   pseudo.v = v;
-  pseudo.out = values.vector();
+  pseudo.out = numbers.vector();
   rbm::run(pseudo);
-  values.append_to(bytes);
+  numbers.append_to(bytes);
 
   Array<float> grad_w(n_visible, n_hidden), grad_b(n_visible), grad_c(n_hidden);
   Array<std::uint8_t> chains(rows, n_visible);
