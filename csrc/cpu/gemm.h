@@ -4,6 +4,7 @@
 // can change a bit of it: paths, tiles, blocks of k and tasks only reorder independent chains.
 #pragma once
 
+#include "../runtime/scratch.h"
 #include "gemm_pack.h"
 #include "gemm_tile.h"
 #include "gemm_vector.h"
@@ -14,12 +15,10 @@ namespace gencore::GENCORE_LEVEL {
 #ifndef KBLOCK
 #define KBLOCK 256
 #endif
-#ifndef RBLOCK
-#define RBLOCK 128
-#endif
 constexpr std::int64_t depth_block = KBLOCK;         // rows of a panel of b at a time: it stays near the core
-constexpr std::int64_t row_block = RBLOCK;           // rows of c of one task, which packs b for itself
+constexpr std::int64_t enough_tasks = 8;          // panels that need no cutting by rows
 constexpr std::int64_t vector_chunk = 256;        // columns of one task of a vector product
+constexpr std::int64_t least_rows = 64;           // of a task, which packs b for itself
 constexpr std::int64_t unpacked_rows = 32;        // up to so many rows of c, b is read where it lies
 constexpr double serial_work = 5e5;               // multiply-adds that are not worth waking a thread for
 
@@ -53,50 +52,61 @@ GENCORE_INLINE void finish_row(float* c, std::int64_t columns, std::int64_t firs
 }
 GENCORE_INLINE void finish_row(float*, std::int64_t, std::int64_t, const Identity&) {}
 
+// A range cut into `count` nearly equal parts, the longer ones last.
+struct Cut {
+  std::int64_t size, count;
+  GENCORE_INLINE std::int64_t begin(std::int64_t part) const { return size * part / count; }
+};
+
+GENCORE_INLINE Cut row_tiles(std::int64_t rows) { return {rows, ceil_div(rows, register_rows)}; }
+
 // Rows [begin, end) of one panel of c, over one block of k.
 struct Block {
   std::int64_t begin, end;
-  std::int64_t column;        // first column of the panel
-  std::int64_t k, depth;      // first of the block, and how many
+  std::int64_t column;    // first column of the panel
+  std::int64_t k, depth;  // first of the block, and how many
 };
 
 template <class Epilogue>
 void multiply_block(const Product& g, const Block& block, const Span& span, const float* b, std::int64_t b_row,
                     std::int64_t b_last, const Epilogue& epilogue) {
-  const bool adjacent = g.a_row == 1;
-  TileArguments t{nullptr, adjacent ? g.a_column : g.a_row, b, b_row, b_last, nullptr, g.c_row, span, block.depth, block.k == 0};
-  for (std::int64_t i = block.begin; i < block.end; i += register_rows) {
-    const std::int64_t rows = min_of(register_rows, block.end - i);
+  const bool adjacent = g.a_row == 1, finished = block.k + block.depth == g.k;
+  TileArguments t{nullptr, adjacent ? g.a_column : g.a_row, b, b_row, b_last, nullptr, g.c_row, span, block.depth,
+                  block.k == 0};
+  const Cut tiles = row_tiles(block.end - block.begin);
+  for (std::int64_t tile = 0; tile < tiles.count; ++tile) {
+    const std::int64_t i = block.begin + tiles.begin(tile), rows = block.begin + tiles.begin(tile + 1) - i;
     t.a = g.a + i * g.a_row + block.k * g.a_column;
     t.c = g.c + i * g.c_row + block.column;
     (adjacent ? tile_kernel<true>(rows, span) : tile_kernel<false>(rows, span))(t);
-    if (block.k + block.depth < g.k) continue;
+    if (!finished) continue;
     for (std::int64_t r = 0; r < rows; ++r) finish_row(t.c + r * g.c_row, span.columns, block.column, epilogue);
   }
 }
 
-// Rows [begin, end) of the panel of c that starts at `column`.
+// Rows [begin, end) of `columns` columns of c from `column` on.
 template <class Epilogue>
-void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std::int64_t column, const Epilogue& epilogue) {
-  const Span span(min_of(panel_columns, g.n - column));
+void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std::int64_t column, std::int64_t columns,
+                    const Epilogue& epilogue) {
+  const Span span(columns);
   const bool pack = g.b_column != 1 || end - begin > unpacked_rows;
+  const Cut blocks{g.k, max_of(ceil_div(g.k, depth_block), 1)};
   alignas(64) float panel[depth_block * panel_columns];
-  std::int64_t k = 0;
-  do {
-    const Block block{begin, end, column, k, min_of(depth_block, g.k - k)};
+  for (std::int64_t i = 0; i < blocks.count; ++i) {
+    const std::int64_t k = blocks.begin(i);
+    const Block block{begin, end, column, k, blocks.begin(i + 1) - k};
     const float* b = g.b + k * g.b_row + column * g.b_column;
     if (!pack) {
       multiply_block(g, block, span, b, g.b_row, span.last(), epilogue);
-    } else {
-      if (g.b_column == 1) {
-        pack_rows(block.depth, b, g.b_row, span, panel);
-      } else {
-        pack_columns(block.depth, b, g.b_column, span, panel);
-      }
-      multiply_block(g, block, span, panel, span.vectors * lanes, (span.vectors - 1) * lanes, epilogue);
+      continue;
     }
-    k += block.depth;
-  } while (k < g.k);
+    if (g.b_column == 1) {
+      pack_rows(block.depth, b, g.b_row, span, panel);
+    } else {
+      pack_columns(block.depth, b, g.b_column, span, panel);
+    }
+    multiply_block(g, block, span, panel, span.vectors * lanes, (span.vectors - 1) * lanes, epilogue);
+  }
 }
 
 // Columns [begin, end) of the only row of c.
@@ -104,20 +114,66 @@ template <class Epilogue>
 void multiply_vector(const Product& g, std::int64_t begin, std::int64_t end, const Epilogue& epilogue) {
   const float* b = g.b + begin * g.b_column;
   if (g.b_column == 1) {
-    multiply_vector_rows(end - begin, g.k, g.a, g.a_column, b, g.b_row, g.c + begin);
+    multiply_vector_rows(end - begin, g.k, g.a, b, g.b_row, g.c + begin);
   } else {
-    multiply_vector_columns(end - begin, g.k, g.a, g.a_column, b, g.b_column, g.c + begin);
+    multiply_vector_columns(end - begin, g.k, g.a, b, g.b_column, g.c + begin);
   }
   finish_row(g.c + begin, end - begin, begin, epilogue);
 }
 
+// Whether the work is worth waking a thread for. A vector product is bound by reading b, 1 / 5 as fast.
+GENCORE_INLINE bool worth_threads(const Product& g) {
+  const double work = static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k);
+  return work >= (g.m == 1 ? serial_work / 5 : serial_work);
+}
+
 template <class Body>
 GENCORE_INLINE void run_tasks(const Product& g, std::int64_t tasks, const Body& body) {
-  if (static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) >= serial_work) {
+  if (worth_threads(g)) {
     parallel_for(tasks, body);
   } else {
     for (std::int64_t i = 0; i < tasks; ++i) body(i);
   }
+}
+
+template <class Epilogue>
+void multiply_row(const Product& g, const Epilogue& epilogue) {
+  const Cut chunks{g.n, max_of(g.n / vector_chunk, 1)};
+  run_tasks(g, chunks.count, [&](std::int64_t i) { multiply_vector(g, chunks.begin(i), chunks.begin(i + 1), epilogue); });
+}
+
+template <class Epilogue>
+void multiply_matrix(const Product& g, const Epilogue& epilogue) {
+  // Panels of whole vectors: the last has at least two of them or is alone, so that only n < lanes needs masks.
+  const Cut panels{ceil_div(g.n, lanes), ceil_div(g.n, panel_columns)};
+  const Cut blocks{g.m, max_of(min_of(ceil_div(enough_tasks, panels.count), g.m / least_rows), 1)};
+  run_tasks(g, panels.count * blocks.count, [&](std::int64_t task) {
+    const std::int64_t panel = task % panels.count, block = task / panels.count;
+    const std::int64_t column = panels.begin(panel) * lanes, end = min_of(panels.begin(panel + 1) * lanes, g.n);
+    multiply_panel(g, blocks.begin(block), blocks.begin(block + 1), column, end - column, epilogue);
+  });
+}
+
+// Columns of a that lie a multiple of 1 KB apart compete for a few places in the cache, and a tile of few rows uses up
+// little of the line that it fetches. Where many panels read them, a copy pays whose columns lie an odd number of lines apart.
+GENCORE_INLINE bool columns_compete(const Product& g) {
+  return register_rows < 8 && g.a_row == 1 && g.a_column % 256 == 0 && g.k >= 64 && g.n >= enough_tasks * panel_columns;
+}
+
+template <class Epilogue>
+void multiply_spread(Product g, const Epilogue& epilogue) {
+  constexpr std::int64_t line = 16;
+  const std::int64_t stride = (ceil_div(g.m, line) | 1) * line;
+  runtime::Scratch scratch(4 * static_cast<std::size_t>(stride * g.k));
+  float* copy = scratch.carve<float>(static_cast<std::size_t>(stride * g.k));
+  parallel_for(ceil_div(g.k, 64), [&](std::int64_t task) {
+    for (std::int64_t k = 64 * task; k < min_of(g.k, 64 * task + 64); ++k) {
+      std::memcpy(copy + k * stride, g.a + k * g.a_column, 4 * static_cast<std::size_t>(g.m));
+    }
+  });
+  g.a = copy;
+  g.a_column = stride;
+  multiply_matrix(g, epilogue);
 }
 
 // a (m, k) and b (k, n) by strides, one of the two strides of each being 1; rows of c (m, n) are c_row apart;
@@ -127,18 +183,13 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::i
           const float* b, std::int64_t b_row, std::int64_t b_column, float* c, std::int64_t c_row, const Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
   const Product g{m, n, k, a, a_row, a_column, b, b_row, b_column, c, c_row};
-  if (m == 1 && n >= lanes && k > 0) {
-    const std::int64_t chunks = max_of(n / vector_chunk, 1);
-    run_tasks(g, chunks, [&](std::int64_t i) {
-      multiply_vector(g, i * vector_chunk, i + 1 == chunks ? n : (i + 1) * vector_chunk, epilogue);
-    });
-    return;
+  if (m == 1 && a_column == 1 && n >= lanes && k > 0) {
+    multiply_row(g, epilogue);
+  } else if (columns_compete(g)) {
+    multiply_spread(g, epilogue);
+  } else {
+    multiply_matrix(g, epilogue);
   }
-  const std::int64_t panels = ceil_div(n, panel_columns), blocks = ceil_div(m, row_block);
-  run_tasks(g, panels * blocks, [&](std::int64_t task) {
-    const std::int64_t begin = task / panels * row_block;
-    multiply_panel(g, begin, min_of(m, begin + row_block), task % panels * panel_columns, epilogue);
-  });
 }
 
 }  // namespace gencore::GENCORE_LEVEL

@@ -7,11 +7,11 @@ namespace gencore::GENCORE_LEVEL {
 
 // Adds rows p .. p + Depth of b, times their elements of a, to the sums that rest in c.
 template <int Depth>
-GENCORE_INLINE void add_rows(std::int64_t n, const float* a, std::int64_t a_step, const float* b, std::int64_t b_row, float* c,
+GENCORE_INLINE void add_rows(std::int64_t n, const float* a, const float* b, std::int64_t b_row, float* c,
                              bool fresh) {
   F x[Depth];
   GENCORE_UNROLL
-  for (int i = 0; i < Depth; ++i) x[i] = splat(a[i * a_step]);
+  for (int i = 0; i < Depth; ++i) x[i] = splat(a[i]);
   std::int64_t j = 0;
   for (; j + lanes <= n; j += lanes) {
     F sum = fresh ? F{} : load(c + j);
@@ -29,18 +29,18 @@ GENCORE_INLINE void add_rows(std::int64_t n, const float* a, std::int64_t a_step
 }
 
 // n columns of b, stored by rows: several rows at a time, read straight on, while c stays in the first-level cache.
-inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a, std::int64_t a_step, const float* b,
+inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a, const float* b,
                                  std::int64_t b_row, float* c) {
   constexpr int depth = 8;
   std::int64_t p = 0;
-  for (; p + depth <= k; p += depth) add_rows<depth>(n, a + p * a_step, a_step, b + p * b_row, b_row, c, p == 0);
-  for (; p < k; ++p) add_rows<1>(n, a + p * a_step, a_step, b + p * b_row, b_row, c, p == 0);
+  for (; p + depth <= k; p += depth) add_rows<depth>(n, a + p, b + p * b_row, b_row, c, p == 0);
+  for (; p < k; ++p) add_rows<1>(n, a + p, b + p * b_row, b_row, c, p == 0);
 }
 
 // Vectors * lanes columns of b, stored by columns (b_column apart): transposed on the way into the registers. A cache line
 // of each column is used up at a time, since lines of many columns may compete for the same places.
 template <int Vectors>
-inline void multiply_vector_columns(std::int64_t k, const float* a, std::int64_t a_step, const float* b,
+inline void multiply_vector_columns(std::int64_t k, const float* a, const float* b,
                                     std::int64_t b_column, float* c) {
   constexpr int line = 16;
   F sum[Vectors] = {};
@@ -53,7 +53,7 @@ inline void multiply_vector_columns(std::int64_t k, const float* a, std::int64_t
         F v[load_depth];
         load_columns(b + j * lanes * b_column + p + q, b_column, v);
         GENCORE_UNROLL
-        for (int i = 0; i < load_depth; ++i) sum[j] = fma(splat(a[(p + q + i) * a_step]), v[i], sum[j]);
+        for (int i = 0; i < load_depth; ++i) sum[j] = fma(splat(a[p + q + i]), v[i], sum[j]);
       }
     }
   }
@@ -62,7 +62,7 @@ inline void multiply_vector_columns(std::int64_t k, const float* a, std::int64_t
     for (int j = 0; j < Vectors; ++j) {
       F v;
       for (int l = 0; l < lanes; ++l) v[l] = b[(j * lanes + l) * b_column + p];
-      sum[j] = fma(splat(a[p * a_step]), v, sum[j]);
+      sum[j] = fma(splat(a[p]), v, sum[j]);
     }
   }
   GENCORE_UNROLL
@@ -70,17 +70,17 @@ inline void multiply_vector_columns(std::int64_t k, const float* a, std::int64_t
 }
 
 // n columns, at least one vector of them. The last vectors overlap the ones before: they compute the same bits again.
-inline void multiply_vector_columns(std::int64_t n, std::int64_t k, const float* a, std::int64_t a_step, const float* b,
+inline void multiply_vector_columns(std::int64_t n, std::int64_t k, const float* a, const float* b,
                                     std::int64_t b_column, float* c) {
   constexpr std::int64_t pair = 2 * lanes;
   if (n < pair) {
-    multiply_vector_columns<1>(k, a, a_step, b, b_column, c);
-    multiply_vector_columns<1>(k, a, a_step, b + (n - lanes) * b_column, b_column, c + n - lanes);
+    multiply_vector_columns<1>(k, a, b, b_column, c);
+    multiply_vector_columns<1>(k, a, b + (n - lanes) * b_column, b_column, c + n - lanes);
     return;
   }
   for (std::int64_t j = 0; j < n; j += pair) {
     const std::int64_t first = min_of(j, n - pair);
-    multiply_vector_columns<2>(k, a, a_step, b + first * b_column, b_column, c + first);
+    multiply_vector_columns<2>(k, a, b + first * b_column, b_column, c + first);
   }
 }
 
