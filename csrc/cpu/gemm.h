@@ -15,12 +15,12 @@ namespace gencore::GENCORE_LEVEL {
 #ifndef KBLOCK
 #define KBLOCK 256
 #endif
-constexpr std::int64_t depth_block = KBLOCK;         // rows of a panel of b at a time: it stays near the core
-constexpr std::int64_t enough_tasks = 8;          // panels that need no cutting by rows
-constexpr std::int64_t vector_chunk = 256;        // columns of one task of a vector product
-constexpr std::int64_t least_rows = 64;           // of a task, which packs b for itself
-constexpr std::int64_t unpacked_rows = 32;        // up to so many rows of c, b is read where it lies
-constexpr double serial_work = 5e5;               // multiply-adds that are not worth waking a thread for
+constexpr std::int64_t depth_block = KBLOCK;  // rows of a panel of b at a time: it stays near the core
+constexpr std::int64_t enough_tasks = 8;      // panels that need no cutting by rows
+constexpr std::int64_t vector_chunk = 256;    // columns of one task of a vector product
+constexpr std::int64_t least_rows = 64;       // of a task, which packs b for itself
+constexpr std::int64_t unpacked_rows = 32;    // up to so many rows of c, b is read where it lies
+constexpr double serial_work = 5e5;           // multiply-adds that are not worth waking a thread for
 
 struct Identity {
   GENCORE_INLINE F operator()(F x, std::int64_t) const { return x; }
@@ -71,7 +71,7 @@ template <class Epilogue>
 void multiply_block(const Product& g, const Block& block, const Span& span, const float* b, std::int64_t b_row,
                     std::int64_t b_last, const Epilogue& epilogue) {
   const bool adjacent = g.a_row == 1, finished = block.k + block.depth == g.k;
-  TileArguments t{nullptr, adjacent ? g.a_column : g.a_row, b, b_row, b_last, nullptr, g.c_row, span, block.depth,
+  TileArguments t{nullptr,     adjacent ? g.a_column : g.a_row, b, b_row, b_last, nullptr, g.c_row, span, block.depth,
                   block.k == 0};
   const Cut tiles = row_tiles(block.end - block.begin);
   for (std::int64_t tile = 0; tile < tiles.count; ++tile) {
@@ -139,7 +139,8 @@ GENCORE_INLINE void run_tasks(const Product& g, std::int64_t tasks, const Body& 
 template <class Epilogue>
 void multiply_row(const Product& g, const Epilogue& epilogue) {
   const Cut chunks{g.n, max_of(g.n / vector_chunk, 1)};
-  run_tasks(g, chunks.count, [&](std::int64_t i) { multiply_vector(g, chunks.begin(i), chunks.begin(i + 1), epilogue); });
+  run_tasks(g, chunks.count,
+            [&](std::int64_t i) { multiply_vector(g, chunks.begin(i), chunks.begin(i + 1), epilogue); });
 }
 
 template <class Epilogue>
@@ -180,7 +181,8 @@ void multiply_spread(Product g, const Epilogue& epilogue) {
 // epilogue(sums, first column) -> what is stored, for a vector of sums of one row.
 template <class Epilogue>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t a_row, std::int64_t a_column,
-          const float* b, std::int64_t b_row, std::int64_t b_column, float* c, std::int64_t c_row, const Epilogue& epilogue) {
+          const float* b, std::int64_t b_row, std::int64_t b_column, float* c, std::int64_t c_row,
+          const Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
   const Product g{m, n, k, a, a_row, a_column, b, b_row, b_column, c, c_row};
   if (m == 1 && a_column == 1 && n >= lanes && k > 0) {

@@ -7,8 +7,7 @@ namespace gencore::GENCORE_LEVEL {
 
 // Adds rows p .. p + Depth of b, times their elements of a, to the sums that rest in c.
 template <int Depth>
-GENCORE_INLINE void add_rows(std::int64_t n, const float* a, const float* b, std::int64_t b_row, float* c,
-                             bool fresh) {
+GENCORE_INLINE void add_rows(std::int64_t n, const float* a, const float* b, std::int64_t b_row, float* c, bool fresh) {
   F x[Depth];
   GENCORE_UNROLL
   for (int i = 0; i < Depth; ++i) x[i] = splat(a[i]);
@@ -29,8 +28,8 @@ GENCORE_INLINE void add_rows(std::int64_t n, const float* a, const float* b, std
 }
 
 // n columns of b, stored by rows: several rows at a time, read straight on, while c stays in the first-level cache.
-inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a, const float* b,
-                                 std::int64_t b_row, float* c) {
+inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a, const float* b, std::int64_t b_row,
+                                 float* c) {
   constexpr int depth = 8;
   std::int64_t p = 0;
   for (; p + depth <= k; p += depth) add_rows<depth>(n, a + p, b + p * b_row, b_row, c, p == 0);
@@ -40,8 +39,7 @@ inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a,
 // Vectors * lanes columns of b, stored by columns (b_column apart): transposed on the way into the registers. A cache line
 // of each column is used up at a time, since lines of many columns may compete for the same places.
 template <int Vectors>
-inline void multiply_vector_columns(std::int64_t k, const float* a, const float* b,
-                                    std::int64_t b_column, float* c) {
+inline void multiply_vector_columns(std::int64_t k, const float* a, const float* b, std::int64_t b_column, float* c) {
   constexpr int line = 16;
   F sum[Vectors] = {};
   std::int64_t p = 0;
