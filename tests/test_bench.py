@@ -119,7 +119,7 @@ def test_peak_memory_sees_what_is_freed_again() -> None:
     candidate = Candidate(lambda: np.ones(size, np.uint8).sum(), lambda: None, workspace=1000)
     peak = measure.peak_memory(candidate)
     assert peak is not None
-    assert size <= peak < 1.2 * size
+    assert 0.98 * size < peak < 1.2 * size  # the system counts pages in batches, a processor each
 
 
 # --- candidates that do something else are found out -----------------------------------------------------------
@@ -285,7 +285,8 @@ def bench(arguments: list[str], folder: Path) -> tuple[list[dict[str, Any]], str
     """Run a bench command on tiny sizes in its own process; its records and its table."""
     out = folder / "out.jsonl"
     command = [sys.executable, *arguments, "--tiny", "--out", str(out)]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    # `bench` is found in the tree, gencore where the gencore under test is.
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
