@@ -3,8 +3,8 @@
     python bench/reproduce.py --list
     python bench/reproduce.py rbm-500-pcd
 
-Needs the data (GENCORE_DATA, or the cache folder of gencore.datasets). A run keeps checkpoints in --work and goes on from
-them after an interruption, to the same bits; its record is bench/results/reproduce-NAME.json.
+Needs the data (GENCORE_DATA, or the cache folder of gencore.datasets). A run keeps checkpoints in --work and goes on
+from them after an interruption, to the same bits; its record is bench/results/reproduce-NAME.json.
 """
 
 import argparse
@@ -84,7 +84,9 @@ def run(name: str, setting: Setting, work: Path, seed: int) -> dict[str, Any]:
     log_z = model.log_partition(**setting.evaluation)
     seconds = time.perf_counter() - start
     print(log_z)
-    mean = {split: float(-model.free_energy(getattr(data, split)).mean()) for split in ("train", "valid", "test")}
+    mean = {
+        split: float(-model.free_energy(getattr(data, split)).mean()) for split in ("train", "valid", "test")
+    }
     figures = {
         "test_nll": log_z.value - mean["test"],
         "test_nll_bracket": [log_z.lower - mean["test"], log_z.upper - mean["test"]],
@@ -122,11 +124,17 @@ def environment() -> dict[str, Any]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="settings to run")
     parser.add_argument("--list", action="store_true", help="print the settings and their published figures")
-    parser.add_argument("--work", type=Path, default=ROOT / "out" / "reproduce", help="folder of the checkpoints")
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="folder of the records")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "out" / "reproduce", help="folder of the checkpoints"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "bench" / "results", help="folder of the records"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in SETTINGS]:

@@ -12,7 +12,8 @@ give the bits of the uncut run, for any number of threads.
 
 Sources: Hinton (2002), "Training products of experts by minimizing contrastive divergence"; Tieleman (2008), "Training
 restricted Boltzmann machines using approximations to the likelihood gradient"; Salakhutdinov & Murray (2008), "On the
-quantitative analysis of deep belief networks"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann machines".
+quantitative analysis of deep belief networks"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann
+machines".
 """
 
 from numbers import Real
