@@ -10,9 +10,7 @@ from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array, logistic
 from gencore._bench.registry import does
 from gencore._bench.works import Cd, Gibbs
-from peers.common import ONEDNN_NOTE, jax_with, numba_field, numba_math, onednn, tensors, torch_with
-
-HASH_NOTE = "rows of w added over set bits; a 32-bit hash of its own, weaker than Philox"
+from peers.common import HASH_NOTE, ONEDNN_NOTE, jax_with, numba_kernels, onednn, tensors, torch_with
 
 # --- PyTorch ------------------------------------------------------------------------------------------------
 
@@ -264,46 +262,21 @@ def cd_jax(p: Cd, threads: int) -> Candidate:
 # --- numba --------------------------------------------------------------------------------------------------
 
 
-def numba_draw(m: Any) -> Callable[..., None]:
-    """draw(states, out, r, weight, bias, seed, index, field): row r of one side from the set bits of the other."""
-    f32, uniform, base, exp, add_rows = np.float32, m.uniform, m.base, m.exp, numba_field(m)
-
-    @m.numba.njit(fastmath=True, nogil=True)
-    def draw(states, out, r, weight, bias, seed, index, field):
-        add_rows(states, r, weight, bias, index, field)
-        start = base(seed, r)
-        for j in range(out.shape[1]):
-            out[r, j] = uniform(start, j) * (f32(1) + exp(-field[j])) < f32(1)
-
-    return draw
-
-
 @does("gibbs", "numba")
 def gibbs_numba(p: Gibbs, threads: int) -> Candidate:
-    m = numba_math(threads)
-    draw, prange = numba_draw(m), m.numba.prange
+    kernels = numba_kernels(threads)
     w, b, c = p.rbm[:3]
     w_t = np.ascontiguousarray(w.T)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def chain(v, h, w, w_t, b, c, steps, seed):
-        for r in prange(v.shape[0]):
-            index = np.empty(max(v.shape[1], h.shape[1]), np.int64)
-            field = np.empty(max(v.shape[1], h.shape[1]), np.float32)
-            for t in range(steps):
-                draw(v, h, r, w, c, 2 * (seed + t), index, field)
-                draw(h, v, r, w_t, b, 2 * (seed + t) + 1, index, field)
-
     v, h = p.rbm.v.copy(), np.zeros((len(p.rbm.v), len(c)), np.uint8)
     seeds = count(1, p.steps)
 
     def sample(start: Array) -> Array:
         last = start.copy()
-        chain(last, h, w, w_t, b, c, 1, next(seeds))
+        kernels.gibbs_chain(last, last, h, w, w_t, b, c, 1, next(seeds))
         return last
 
     return Candidate(
-        lambda: chain(v, h, w, w_t, b, c, p.steps, next(seeds)),
+        lambda: kernels.gibbs_chain(v, v, h, w, w_t, b, c, p.steps, next(seeds)),
         sample,
         units=p.steps,
         workspace=h.nbytes + w_t.nbytes,
@@ -313,58 +286,32 @@ def gibbs_numba(p: Gibbs, threads: int) -> Candidate:
 
 @does("cd", "numba")
 def cd_numba(p: Cd, threads: int) -> Candidate:
-    m = numba_math(threads)
-    draw, prange, exp, f32 = numba_draw(m), m.numba.prange, m.exp, np.float32
+    kernels = numba_kernels(threads)
     start = p.rbm[:3]
     w, b, c = model = start[0].copy(), start[1].copy(), start[2].copy()
-    n, n_visible, n_hidden = len(p.rbm.v), len(b), len(c)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def chains(data, v, h, w, w_t, b, c, k, seed):
-        for r in prange(v.shape[0]):
-            index = np.empty(max(v.shape[1], h.shape[1]), np.int64)
-            field = np.empty(max(v.shape[1], h.shape[1]), np.float32)
-            draw(data, h, r, w, c, 2 * seed, index, field)
-            draw(h, v, r, w_t, b, 2 * seed + 1, index, field)
-            for t in range(1, k):
-                draw(v, h, r, w, c, 2 * (seed + t), index, field)
-                draw(h, v, r, w_t, b, 2 * (seed + t) + 1, index, field)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def means(field, c):
-        for r in prange(field.shape[0]):
-            for j in range(field.shape[1]):
-                field[r, j] = f32(1) / (f32(1) + exp(-(field[r, j] + c[j])))
-
-    v, h, w_t = (
-        np.empty_like(p.rbm.v),
-        np.empty((n, n_hidden), np.uint8),
-        np.empty((n_hidden, n_visible), np.float32),
-    )
+    n = len(p.rbm.v)
+    v, h, w_t = p.rbm.v.copy(), np.empty((n, len(c)), np.uint8), np.empty((len(c), len(b)), np.float32)
     both = np.empty(
-        (2 * n, n_visible), np.float32
-    )  # data over model: one product for the fields, one for the gradient
+        (2 * n, len(b)), np.float32
+    )  # data over model: one product for fields, one for the gradient
     both[:n] = p.rbm.v
-    field, signed, step = (
-        np.empty((2 * n, n_hidden), np.float32),
-        np.empty((2 * n, n_hidden), np.float32),
-        np.empty_like(w),
-    )
+    field = np.empty((2 * n, len(c)), np.float32)
+    step = np.empty_like(w)
     seeds = count(1, p.k)
     rate = np.float32(p.lr / n)
 
     def call() -> None:
         np.copyto(w_t, w.T)
-        chains(p.rbm.v, v, h, w, w_t, b, c, p.k, next(seeds))
+        kernels.gibbs_chain(p.rbm.v, v, h, w, w_t, b, c, p.k, next(seeds))
         both[n:] = v
         np.dot(both, w, out=field)
-        means(field, c)
-        np.multiply(field[:n], rate, out=signed[:n])
-        np.multiply(field[n:], -rate, out=signed[n:])
-        np.dot(both.T, signed, out=step)
+        kernels.means(field, c)
+        np.multiply(field[:n], rate, out=field[:n])
+        np.multiply(field[n:], -rate, out=field[n:])
+        np.dot(both.T, field, out=step)
         np.add(w, step, out=w)
         b[...] += rate * (both[:n].sum(0) - both[n:].sum(0))
-        c[...] += signed.sum(0)
+        c[...] += field.sum(0)
 
     def prepare() -> None:
         for x, x0 in zip(model, start, strict=True):
@@ -375,9 +322,10 @@ def cd_numba(p: Cd, threads: int) -> Candidate:
         call()
         return [x - x0 for x, x0 in zip(model, start, strict=True)]
 
-    held = sum(x.nbytes for x in (v, h, w_t, both, field, signed, step))
-    note = "chains in numba, fields and gradient by NumPy's BLAS; " + HASH_NOTE
-    return Candidate(call, sample, prepare=prepare, workspace=held, note=note)
+    held = sum(x.nbytes for x in (v, h, w_t, both, field, step))
+    note = "products by NumPy's BLAS; " + HASH_NOTE
+    # BLAS' threads would spin against numba's.
+    return Candidate(call, sample, prepare=prepare, workspace=held, blas_threads=1, note=note)
 
 
 # --- scikit-learn and rbms ----------------------------------------------------------------------------------

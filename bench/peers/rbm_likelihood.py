@@ -10,8 +10,8 @@ from gencore._bench.measure import Absent, Candidate
 from gencore._bench.reference import Array, Rbm
 from gencore._bench.registry import does, lacks
 from gencore._bench.works import LOG_PARTITION, Ais, LogZ
-from peers.common import ONEDNN_NOTE, jax_with, numba_field, numba_math, onednn, tensors, torch_with
-from peers.rbm_chains import HASH_NOTE, fitted_sklearn, jax_draw, rbms_model
+from peers.common import HASH_NOTE, ONEDNN_NOTE, jax_with, numba_kernels, onednn, tensors, torch_with
+from peers.rbm_chains import fitted_sklearn, jax_draw, rbms_model
 
 lacks("ais", "sklearn", "has no partition function")
 lacks("log_z", "sklearn", "has no partition function")
@@ -302,46 +302,15 @@ def pseudo_jax(rbm: Rbm, threads: int) -> Candidate:
 
 @does("ais", "numba")
 def ais_numba(p: Ais, threads: int) -> Candidate:
-    m = numba_math(threads)
-    f32, uniform, base, exp, prange = np.float32, m.uniform, m.base, m.exp, m.numba.prange
-    add_rows = numba_field(m)
+    kernels = numba_kernels(threads)
     w, b, c = p.rbm[:3]
-    w_t = np.ascontiguousarray(w.T)
-
-    zero = np.zeros_like(b)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def run(w, w_t, b, c, zero, betas, v, h, total, seed):
-        n_visible, n_hidden = v.shape[1], h.shape[1]
-        for r in prange(v.shape[0]):
-            index, field = (
-                np.empty(n_visible + n_hidden, np.int64),
-                np.empty(n_visible + n_hidden, np.float32),
-            )
-            start, weight = base(seed, r), 0.0
-            for i in range(n_visible):
-                v[r, i] = uniform(start, i) * (f32(1) + exp(-b[i])) < f32(1)
-            for k in range(1, len(betas)):
-                low, high = f32(betas[k - 1]), f32(betas[k])
-                add_rows(v, r, w, c, index, field)
-                start, part = base(seed + 2 * k, r), f32(0)
-                for j in range(n_hidden):
-                    e = exp(high * field[j])
-                    part += np.log((f32(1) + e) / (f32(1) + exp(low * field[j])))
-                    h[r, j] = uniform(start, j) * (f32(1) + e) < e
-                weight += part
-                add_rows(h, r, w_t, zero, index, field)
-                start = base(seed + 2 * k + 1, r)
-                for i in range(n_visible):
-                    v[r, i] = uniform(start, i) * (f32(1) + exp(-(b[i] + high * field[i]))) < f32(1)
-            total[r] = weight
-
+    w_t, zero = np.ascontiguousarray(w.T), np.zeros_like(b)
     v, h = np.zeros((p.n_runs, len(b)), np.uint8), np.zeros((p.n_runs, len(c)), np.uint8)
     total = np.empty(p.n_runs)
     seeds = count(1, 2 * len(p.betas) + 2)
 
     def call() -> Array:
-        run(w, w_t, b, c, zero, p.betas, v, h, total, next(seeds))
+        kernels.ais(w, w_t, b, c, zero, p.betas, v, h, total, next(seeds))
         return total.copy()
 
     return Candidate(call, call, units=len(p.betas) - 1, workspace=w_t.nbytes + h.nbytes, note=HASH_NOTE)
@@ -349,36 +318,12 @@ def ais_numba(p: Ais, threads: int) -> Candidate:
 
 @does("free_energy", "numba")
 def free_energy_numba(rbm: Rbm, threads: int) -> Candidate:
-    m = numba_math(threads)
-    f32, exp, prange, add_rows = np.float32, m.exp, m.numba.prange, numba_field(m)
+    kernels = numba_kernels(threads)
     w, b, c, v = rbm[:4]
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def energies(v, w, b, c, out):
-        n_hidden = len(c)
-        for r in prange(v.shape[0]):
-            index, field = np.empty(len(b), np.int64), np.empty(n_hidden, np.float32)
-            add_rows(v, r, w, c, index, field)
-            linear = 0.0
-            for i in range(len(b)):
-                linear += b[i] * v[r, i]
-            # sum log(1 + e^x) = log of products of eight factors: one logarithm for eight exponentials
-            total, j = 0.0, 0
-            while j + 8 <= n_hidden:
-                product = 1.0
-                for i in range(8):
-                    product *= f32(1) + exp(field[j + i])
-                total += np.log(product)
-                j += 8
-            while j < n_hidden:
-                total += np.log1p(np.exp(field[j]))
-                j += 1
-            out[r] = -linear - total
-
     out = np.empty(len(v))
 
     def call() -> tuple[Array, float]:
-        energies(v, w, b, c, out)
+        kernels.free_energy(v, w, b, c, out)
         return out, float(-out.mean() - LOG_PARTITION)
 
     return Candidate(call, call)
@@ -386,40 +331,15 @@ def free_energy_numba(rbm: Rbm, threads: int) -> Candidate:
 
 @does("log_z", "numba")
 def log_z_numba(p: LogZ, threads: int) -> Candidate:
-    m = numba_math(threads)
-    prange = m.numba.prange
+    kernels = numba_kernels(threads)
     w, b, c = (x.astype(np.float64) for x in first_hidden(p))
-    low = min(
-        6, p.short
-    )  # e^(w h) of the low units from a table, of the high ones once a block: no exponential inside
-    table = np.exp((np.arange(2**low)[:, None] >> np.arange(low) & 1) @ w[:low])
-    bias = (np.arange(2**low)[:, None] >> np.arange(low) & 1) @ c[:low]
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def terms(w, b, c, table, bias, low, out):
-        for block in prange(out.shape[0]):
-            field, linear = b.copy(), 0.0
-            for j in range(len(c) - low):
-                if block >> j & 1:
-                    linear += c[low + j]
-                    for i in range(len(b)):
-                        field[i] += w[low + j, i]
-            for i in range(len(b)):
-                field[i] = np.exp(field[i])
-            for t in range(table.shape[0]):
-                total, product = 0.0, 1.0
-                row = table[t]
-                for start in range(0, len(b), 16):  # 16 factors stay within float64's range
-                    product = 1.0
-                    for i in range(start, min(start + 16, len(b))):
-                        product *= 1.0 + field[i] * row[i]
-                    total += np.log(product)
-                out[block, t] = linear + bias[t] + total
-
+    low = min(6, p.short)
+    bits = np.arange(2**low)[:, None] >> np.arange(low) & 1
+    table, bias = np.exp(bits @ w[:low]), bits @ c[:low]
     out = np.empty((2 ** (p.short - low), 2**low))
 
     def call() -> float:
-        terms(w, b, c, table, bias, low, out)
+        kernels.log_z_terms(w, b, c, table, bias, low, out)
         peak = out.max()
         return float(peak + np.log(np.exp(out - peak).sum()))
 
@@ -429,40 +349,15 @@ def log_z_numba(p: LogZ, threads: int) -> Candidate:
 
 @does("pseudo", "numba")
 def pseudo_numba(rbm: Rbm, threads: int) -> Candidate:
-    m = numba_math(threads)
-    prange, exp, f32 = m.numba.prange, m.exp, np.float32
+    kernels = numba_kernels(threads)
     w, b, c, v = rbm[:4]
-    growth, shrink = np.exp(w), np.exp(-w)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def score(v, field, growth, shrink, b, out):
-        n_visible, n_hidden = growth.shape
-        for r in prange(v.shape[0]):
-            e, inverse = np.empty(n_hidden, np.float32), np.empty(n_hidden, np.float32)
-            for j in range(n_hidden):
-                e[j] = exp(field[r, j])
-                inverse[j] = f32(1) / (f32(1) + e[j])
-            total = 0.0
-            for i in range(n_visible):
-                factor = shrink[i] if v[r, i] else growth[i]
-                gain = -b[i] if v[r, i] else b[i]
-                # product of (1 + e^(x + dw)) / (1 + e^x): each factor is within e^(+-|w|)
-                for start in range(0, n_hidden, 64):
-                    product = f32(1)
-                    for j in range(start, min(start + 64, n_hidden)):
-                        product *= (f32(1) + e[j] * factor[j]) * inverse[j]
-                    gain += np.log(product)
-                total -= np.log1p(np.exp(gain)) if gain < 30 else gain
-            out[r] = total
-
-    out = np.empty(len(v))
-    states = v.astype(np.float32)
+    growth, shrink, states, out = np.exp(w), np.exp(-w), v.astype(np.float32), np.empty(len(v))
 
     def call() -> Array:
-        score(v, states @ w + c, growth, shrink, b, out)
+        kernels.pseudo_log_likelihood(v, states @ w + c, growth, shrink, b, out)
         return out.copy()
 
-    return Candidate(call, call, workspace=2 * w.nbytes)
+    return Candidate(call, call, workspace=2 * w.nbytes, blas_threads=1)
 
 
 # --- scikit-learn and rbms ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
 from gencore._bench.works import Variates
-from peers.common import jax_with, numba_math, tensors, torch_with
+from peers.common import HASH_NOTE, jax_with, numba_kernels, tensors, torch_with
 
 lacks("philox", "onednn", "has no random numbers")
 
@@ -54,22 +54,12 @@ def variates_jax(p: Variates, threads: int) -> Candidate:
 
 @does("philox", "numba")
 def variates_numba(p: Variates, threads: int) -> Candidate:
-    m = numba_math(threads)
-    uniform, base, prange = m.uniform, m.base, m.numba.prange
+    kernels = numba_kernels(threads)
     out = np.empty(p.p.shape, np.bool_)
-
-    @m.numba.njit(parallel=True, fastmath=True)
-    def draw(p, out, seed):
-        for r in prange(p.shape[0]):
-            start = base(seed, r)
-            for j in range(p.shape[1]):
-                out[r, j] = uniform(start, j) < p[r, j]
-
     seeds = count(1)
 
-    def sample() -> Array:
-        draw(p.p, out, next(seeds))
-        return out.copy()
+    def call() -> Array:
+        kernels.bernoulli(p.p, out, next(seeds))
+        return out
 
-    note = "a 32-bit hash of its own, weaker than Philox"
-    return Candidate(lambda: draw(p.p, out, next(seeds)), sample, units=p.p.size, note=note)
+    return Candidate(call, lambda: call().copy(), units=p.p.size, note=HASH_NOTE)

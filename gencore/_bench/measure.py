@@ -60,10 +60,11 @@ class Absent(Exception):
 
 @dataclass
 class Timing:
-    """Seconds a unit of work, one entry a round."""
+    """Seconds a unit of work, one entry a round; `cores` is CPU time over wall time, all threads together."""
 
     seconds: list[float] = field(default_factory=list)
     calls: int = 1
+    cores: list[float] = field(default_factory=list)
 
     @property
     def minimum(self) -> float:
@@ -95,12 +96,15 @@ class Plan:
         Duration of a new measurement of the machine's limits beside each work; none if 0.
     name
         What the record calls it.
+    without
+        Peers that take longer to compile than the run may take.
     whole
         Whether to time `Candidate.whole`.
     """
 
     name: str = "full"
     whole: bool = True
+    without: tuple[str, ...] = ()
     sample_seconds: float = 0.03
     seconds: float = 8.0
     rounds: int = 25
@@ -166,7 +170,10 @@ def interleave(
                 candidate.prepare()
             if estimate[name] < 0.2:  # wakes its threads and brings its data back into the caches
                 _once(candidate, 1)
-            timing.seconds.append(_once(candidate, timing.calls) / (timing.calls * candidate.units))
+            busy = time.process_time()
+            elapsed = _once(candidate, timing.calls)
+            timing.seconds.append(elapsed / (timing.calls * candidate.units))
+            timing.cores.append((time.process_time() - busy) / elapsed)
     return timings
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .machine import Limits
 from .measure import Timing
 from .registry import PEERS
@@ -32,6 +34,7 @@ def result(
         "seconds": {"min": least, "q1": low, "median": middle, "q3": high},
         "rounds": len(timing.seconds),
         "calls": timing.calls,
+        "cores_used": float(np.median(timing.cores)) if timing.cores else None,
         "flops": cost.flops * work.units,
         "bytes": cost.bytes * work.units,
         "basis": cost.basis,
