@@ -103,8 +103,9 @@ class Progress:
 
     def __init__(self, label: str, *, total: int, done: int, enabled: bool) -> None:
         self._bar = tqdm(
-            total=total, initial=done, desc=label, unit="step", disable=not (enabled and sys.stderr.isatty()),
-            mininterval=0.2, dynamic_ncols=True,
+            total=total, initial=done, desc=label, disable=not (enabled and sys.stderr.isatty()), mininterval=0.2,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
+            dynamic_ncols=True,
         )  # fmt: skip
 
     def __enter__(self) -> "Progress":
@@ -117,9 +118,9 @@ class Progress:
         """One update is done."""
         self._bar.update()
 
-    def show(self, record: Mapping[str, float], names: tuple[str, ...]) -> None:
-        """Show these figures at the bar's end."""
-        self._bar.set_postfix({n: f"{record[n]:.4g}" for n in names if n in record})
+    def show(self, record: Mapping[str, float], names: Mapping[str, str]) -> None:
+        """Show these figures at the bar's end, by their short names: ``{"pll": "pseudo_log_likelihood"}``."""
+        self._bar.set_postfix({short: f"{record[n]:.4g}" for short, n in names.items() if n in record})
 
 
 class Checkpoints:

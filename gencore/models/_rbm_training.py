@@ -30,6 +30,7 @@ Float32Array = NDArray[np.float32]
 
 MONITORED_TERMS = 60_000_000  # softplus terms of one record: some 50 ms of one core
 OFFSET_RATE = np.float32(0.01)  # of the moving average that centres the hidden units
+SHOWN = {"pll": "pseudo_log_likelihood", "valid": "validation_pseudo_log_likelihood"}  # in the progress bar
 PARAMETERS = ("weight", "visible_bias", "hidden_bias")
 
 
@@ -78,9 +79,7 @@ class State:
     epoch: int = 0
     batch: int = 0  # the next one of the epoch
     seconds: float = 0.0
-    arguments: dict[str, Any] = field(
-        default_factory=dict
-    )  # of `RBM.fit`, to tell whether a resumed call has the same
+    options: dict[str, Any] = field(default_factory=dict)  # as recorded: a resumed call must have the same
     history: History = field(default_factory=History)
     velocity: dict[str, Float32Array] = field(default_factory=dict)
     hidden_offset: Float32Array | None = None
@@ -94,7 +93,7 @@ class State:
 
     def to_json(self) -> dict[str, Any]:
         """The rest."""
-        scalars = {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "arguments")}
+        scalars = {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "options")}
         return scalars | {"history": self.history.records}
 
     @classmethod
@@ -126,7 +125,7 @@ class Training:
         if resume and checkpoint is None:
             raise ValueError("RBM.fit: expected checkpoint to name the file to resume from, received None")
         self.model, self.data, self.held_out, self.options = model, data, held_out, options
-        self.arguments = {
+        self.recorded = {
             **options.to_json(),
             "X": f"{len(data)} rows of checksum {zlib.crc32(data.data):08x}",
         }
@@ -162,7 +161,7 @@ class Training:
                 state.epoch, state.batch = state.epoch + 1, 0
                 record = self._record(lr)
                 self._save_if_due()
-                bar.show(record, ("pseudo_log_likelihood", "reconstruction_error"))
+                bar.show(record, SHOWN)
                 if any([callback(self.model, record) for callback in callbacks]):  # noqa: C419 (call every one)
                     break
         if self.checkpoints.path is not None and not self.checkpoints.due(self._done()):
@@ -192,7 +191,7 @@ class Training:
             )
         named = zip(PARAMETERS, model.parameters, strict=True)
         model._training = State(
-            arguments=self.arguments,
+            options=self.recorded,
             velocity={name: np.zeros_like(p) for name, p in named} if options.momentum else {},
             hidden_offset=np.full(model.n_hidden, 0.5, np.float32) if options.centered else None,
         )
@@ -202,8 +201,12 @@ class Training:
         stored = type(model).load(path)
         if (stored.n_visible, stored.n_hidden, stored.seed) != (model.n_visible, model.n_hidden, model.seed):
             raise ValueError(f"RBM.fit: expected {path} to hold a state of {model!r}, received {stored!r}")
-        before, now = stored._training.arguments, self.arguments
-        changed = [f"{n} was {before.get(n)!r}, is {now[n]!r}" for n in now if before.get(n) != now[n]]
+        before, now = stored._training.options, self.recorded
+        if not before:
+            raise ValueError(
+                f"RBM.fit: expected {path} to be a checkpoint of a training, received a model never trained"
+            )
+        changed = [f"{n} was {before[n]!r}, is {now.get(n)!r}" for n in before if before[n] != now.get(n)]
         if changed:
             raise ValueError(
                 f"RBM.fit: expected the arguments of the training in {path}, received others: {'; '.join(changed)}"

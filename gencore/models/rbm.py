@@ -382,6 +382,15 @@ class RBM:
         model.weight, model.visible_bias = tensors["weight"], tensors["visible_bias"]
         model.hidden_bias = tensors["hidden_bias"]
         model.chains, model.data_mean = tensors.get("chains"), tensors.get("data_mean")
+        for name, array, form in (
+            ("chains", model.chains, "(n, {})"),
+            ("data_mean", model.data_mean, "({},)"),
+        ):
+            if array is not None and array.shape[-1:] != (model.n_visible,):
+                expected = form.format(model.n_visible)
+                raise ValueError(
+                    f"RBM.load: expected {name} of shape {expected} in {path}, received {array.shape}"
+                )
         model.steps, model.chain_step = int(stored.state["steps"]), int(stored.state["chain_step"])
         model.chain_key = int(stored.state["chain_key"])
         model.generator.state = stored.state["generator"]
