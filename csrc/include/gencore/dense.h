@@ -47,6 +47,9 @@ inline void MatMul::check() const {
   }
   if (bias.given()) check::shape(name, "bias", bias, {n}, "the columns of op(b)");
   check::shape(name, "out", out, {m, n}, "the rows of op(a) and the columns of op(b)");
+  check::apart(name, "out", out, "a", a);
+  check::apart(name, "out", out, "b", b);
+  if (bias.given()) check::apart(name, "out", out, "bias", bias);
   if (activation < Activation::identity || activation > Activation::softplus) {
     check::fail(name, "activation", "to be one of 0 .. 4", std::to_string(static_cast<int>(activation)));
   }

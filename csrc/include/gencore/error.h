@@ -45,6 +45,15 @@ template <class V>
 void given(const char* op, const char* arg, const V& view) {
   if (!view.given()) fail(op, arg, "to be given", "nothing");
 }
+// An output that is written while the input is still read.
+template <class Out, class In>
+void apart(const char* op, const char* out_arg, const Out& out, const char* in_arg, const In& in) {
+  const auto begin = [](const auto& view) { return reinterpret_cast<std::uintptr_t>(view.data); };
+  const auto end = [](const auto& view) { return reinterpret_cast<std::uintptr_t>(view.data + view.size()); };
+  if (begin(out) < end(in) && begin(in) < end(out)) {
+    fail(op, out_arg, std::string("to share no memory with ") + in_arg, "an overlapping array");
+  }
+}
 GENCORE_API void at_least(const char* op, const char* arg, std::int64_t value, std::int64_t least);
 GENCORE_API void in_range(const char* op, const char* arg, std::int64_t value, std::int64_t least, std::int64_t most);
 GENCORE_API void finite(const char* op, const char* arg, double value);
