@@ -21,10 +21,7 @@ from gencore.cli import main, parser
 from gencore.models import RBM
 
 DIGITS = datasets.load("digits")
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(Path(gencore.__file__).parents[1]), *filter(None, sys.path)]),
-}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
 COMMAND = [sys.executable, "-m", "gencore"]
 
 

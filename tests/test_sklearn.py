@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import pickle
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,8 +201,13 @@ def test_a_missing_scikit_learn_is_named_with_the_cure():
         except ImportError as error:
             print(error)
     """
+    environment = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     assert "pip install 'gencore[sklearn]'" in run.stdout
 
