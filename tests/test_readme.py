@@ -1,0 +1,68 @@
+"""The README's programs run as they stand there, and say what is true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from test_cpp import require
+
+import gencore
+from gencore.cli import parser
+from gencore.models import RBM
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    """The only block in that language."""
+    [code] = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return str(code)
+
+
+def run_python_block(folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-c", block("python")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_python_program_then_the_cpp_program(tmp_path: Path) -> None:
+    printed = run_python_block(tmp_path)
+    # An image takes 25 nats where nothing is learned; a program that shows learning shows less.
+    assert float(re.search(r"test log-likelihood (-[\d.]+)", printed).group(1)) > -18
+    assert re.search(r"log Z = [\d.]+ .*bracket", printed)
+    assert {"samples.png", "digits.safetensors"} <= {p.name for p in tmp_path.iterdir()}
+
+    done = subprocess.run(
+        [require("install", "package") / "readme"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    image = np.array([list(line) for line in done.stdout.split()]) == "#"
+    model = RBM.load(tmp_path / "digits.safetensors")
+    assert np.array_equal(image.ravel(), model.gibbs(model.chains, 1000, key=7)[0])
+
+
+def test_the_programs_are_as_long_as_promised() -> None:
+    for language in ("python", "cpp"):
+        lines = [line for line in block(language).splitlines() if line.strip()]
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 110
+
+
+def test_every_command_line_is_understood() -> None:
+    commands = re.findall(r"^ {4}gencore (.*)$", TEXT.replace("\\\n", ""), re.MULTILINE)
+    assert {command.split()[0] for command in commands} >= {"demo", "train", "sample", "evaluate", "info"}
+    for command in commands:
+        words = command.partition("  #")[0].split()
+        if words[0] != "bench":  # it reads its own arguments
+            parser().parse_args(words)
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    assert len(targets) >= 3
+    assert [t for t in targets if not (ROOT / t).exists()] == []
