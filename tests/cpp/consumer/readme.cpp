@@ -21,5 +21,7 @@ int main() {
   gibbs.key = gencore::make_key(7);
   gencore::rbm::run(gibbs);  // checks every shape, then takes the kernel for this processor
 
-  for (std::int64_t i = 0; i < chains.shape[1]; ++i) std::printf(i % 8 == 7 ? "%c\n" : "%c", v[i] ? '#' : '.');
+  for (std::int64_t i = 0; i < chains.shape[1]; ++i) {
+    std::printf(i % 8 == 7 ? "%c\n" : "%c", v[i] ? '#' : '.');
+  }
 }
