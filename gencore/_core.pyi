@@ -77,22 +77,39 @@ def rbm_gibbs_chain(
     first_step: int | None = None,
     first_row: int | None = None,
 ) -> None: ...
-def rbm_conditional_mean(
+def rbm_hidden_mean(
     *,
     w: Array | None = None,
-    bias: Array | None = None,
-    states: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
     out: Array | None = None,
-    side: int | None = None,
     beta: float | None = None,
 ) -> None: ...
-def rbm_conditional_sample(
+def rbm_visible_mean(
     *,
     w: Array | None = None,
-    bias: Array | None = None,
-    states: Array | None = None,
+    b: Array | None = None,
+    h: Array | None = None,
     out: Array | None = None,
-    side: int | None = None,
+    beta: float | None = None,
+) -> None: ...
+def rbm_hidden_sample(
+    *,
+    w: Array | None = None,
+    c: Array | None = None,
+    v: Array | None = None,
+    out: Array | None = None,
+    beta: float | None = None,
+    key: int | None = None,
+    step: int | None = None,
+    first_row: int | None = None,
+) -> None: ...
+def rbm_visible_sample(
+    *,
+    w: Array | None = None,
+    b: Array | None = None,
+    h: Array | None = None,
+    out: Array | None = None,
     beta: float | None = None,
     key: int | None = None,
     step: int | None = None,

@@ -7,11 +7,9 @@ namespace gencore::GENCORE_LEVEL {
 namespace {
 
 using rbm::CdGradient;
-using rbm::ConditionalMean;
-using rbm::ConditionalSample;
 using rbm::FreeEnergy;
 using rbm::GibbsChain;
-using rbm::Side;
+using rbm::Layer;
 
 // --- Gibbs chains ------------------------------------------------------------------------------------------------------
 
@@ -79,40 +77,45 @@ void gibbs_chain(const GibbsChain& op) {
 
 // --- one layer ---------------------------------------------------------------------------------------------------------
 
-void conditional_mean(const ConditionalMean& op) {
-  const std::int64_t units = op.out.shape[1];
+void layer_mean(const Layer& layer, const Matrix<float>& means) {
+  const std::int64_t units = means.shape[1];
   Scratch scratch(4 * static_cast<std::size_t>(round_up(units, group_columns)));
-  const float* bias = padded_copy(scratch, op.bias.data, units);
-  for_each_group(op.name, op.w, op.side == Side::visible, "states", op.states,
+  const float* bias = padded_copy(scratch, layer.bias.data, units);
+  for_each_group(layer.op, layer.w, layer.visible, layer.states_name, layer.states,
                  [&](std::int64_t r, std::int64_t first, const float* sums) {
-    float* out = op.out.row(r);
+    float* out = means.row(r);
     for (std::int64_t j = first; j < min_of(first + group_columns, units); j += lanes) {
-      const F mean = logistic((load(sums + j - first) + load(bias + j)) * op.beta);
+      const F mean = logistic((load(sums + j - first) + load(bias + j)) * layer.beta);
       if (j + lanes <= units) store(out + j, mean);
       else store_first(out + j, mean, static_cast<int>(units - j));
     }
   });
 }
 
-void conditional_sample(const ConditionalSample& op) {
-  const std::int64_t n = op.states.shape[0], units = op.out.shape[1], words = word_count(units);
-  const bool visible = op.side == Side::visible;
+void layer_sample(const Layer& layer, Key key, std::int64_t step, std::int64_t first_row, const States& out) {
+  const std::int64_t n = layer.states.shape[0], units = out.shape[1], words = word_count(units);
   Scratch scratch(4 * static_cast<std::size_t>(round_up(units, group_columns)) + 8 * static_cast<std::size_t>(n * words) + 128);
-  const float* bias = padded_copy(scratch, op.bias.data, units);
+  const float* bias = padded_copy(scratch, layer.bias.data, units);
   auto* drawn = scratch.carve<std::uint64_t>(static_cast<std::size_t>(n * words));  // a block of one row each
-  for_each_group(op.name, op.w, visible, "states", op.states, [&](std::int64_t r, std::int64_t first, const float* sums) {
-    const auto draw = make_draw(op.key, visible ? philox::visible_head : philox::hidden_head,
-                                static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + r));
+  for_each_group(layer.op, layer.w, layer.visible, layer.states_name, layer.states,
+                 [&](std::int64_t r, std::int64_t first, const float* sums) {
+    const auto draw = make_draw(key, layer.visible ? philox::visible_head : philox::hidden_head,
+                                static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(first_row + r));
     std::uint64_t group[2];
     draw_group(draw, first, units - first, [&](int offset) {
-      return with_tail((load(sums + offset) + load(bias + first + offset)) * op.beta);
+      return with_tail((load(sums + offset) + load(bias + first + offset)) * layer.beta);
     }, group);
     put_group(drawn + r * words, 1, 0, first, units, group, nullptr, 0);
   });
   parallel_for(ceil_div(n, 64), [&](std::int64_t task) {
-    for (std::int64_t r = 64 * task; r < min_of(n, 64 * task + 64); ++r) unpack_states(op.out, r, 1, drawn + r * words);
+    for (std::int64_t r = 64 * task; r < min_of(n, 64 * task + 64); ++r) unpack_states(out, r, 1, drawn + r * words);
   });
 }
+
+void hidden_mean(const rbm::HiddenMean& op) { layer_mean(op.layer(), op.out); }
+void visible_mean(const rbm::VisibleMean& op) { layer_mean(op.layer(), op.out); }
+void hidden_sample(const rbm::HiddenSample& op) { layer_sample(op.layer(), op.key, op.step, op.first_row, op.out); }
+void visible_sample(const rbm::VisibleSample& op) { layer_sample(op.layer(), op.key, op.step, op.first_row, op.out); }
 
 // --- free energy -------------------------------------------------------------------------------------------------------
 
@@ -393,8 +396,10 @@ void cd_gradient(const CdGradient& op) {
 
 void fill_rbm(runtime::Table& table) {
   table.rbm.GibbsChain = gibbs_chain;
-  table.rbm.ConditionalMean = conditional_mean;
-  table.rbm.ConditionalSample = conditional_sample;
+  table.rbm.HiddenMean = hidden_mean;
+  table.rbm.VisibleMean = visible_mean;
+  table.rbm.HiddenSample = hidden_sample;
+  table.rbm.VisibleSample = visible_sample;
   table.rbm.FreeEnergy = free_energy;
   table.rbm.CdGradient = cd_gradient;
 }

@@ -30,8 +30,6 @@ Float64Array = NDArray[np.float64]
 StateArray = NDArray[Any]
 """Binary states: bool, uint8, or float32 of 0 and 1."""
 
-_HIDDEN, _VISIBLE = 0, 1
-
 
 def gibbs_chain(
     w: Float32Array,
@@ -111,12 +109,16 @@ def hidden_mean(w: Float32Array, c: Float32Array, v: StateArray, *, beta: float 
     -------
     (n, n_hidden) float32
     """
-    return _conditional_mean(w, c, v, _HIDDEN, beta)
+    out = np.empty((_rows(v), _matrix_shape("rbm.hidden_mean", "w", w)[1]), np.float32)
+    _core.rbm_hidden_mean(w=w, c=c, v=v, out=out, beta=beta)
+    return out
 
 
 def visible_mean(w: Float32Array, b: Float32Array, h: StateArray, *, beta: float = 1.0) -> Float32Array:
     """Means of the visible units, ``p(v = 1 | h) = logistic(beta (b + h w'))``; see `hidden_mean`."""
-    return _conditional_mean(w, b, h, _VISIBLE, beta)
+    out = np.empty((_rows(h), _matrix_shape("rbm.visible_mean", "w", w)[0]), np.float32)
+    _core.rbm_visible_mean(w=w, b=b, h=h, out=out, beta=beta)
+    return out
 
 
 def hidden_sample(
@@ -148,7 +150,11 @@ def hidden_sample(
     -------
     (n, n_hidden) uint8
     """
-    return _conditional_sample(w, c, v, _HIDDEN, key, step, first_row, beta)
+    out = np.empty((_rows(v), _matrix_shape("rbm.hidden_sample", "w", w)[1]), np.uint8)
+    _core.rbm_hidden_sample(
+        w=w, c=c, v=v, out=out, beta=beta, key=as_key(key), step=step, first_row=first_row
+    )
+    return out
 
 
 def visible_sample(
@@ -162,7 +168,11 @@ def visible_sample(
     beta: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Draws ``v ~ p(v | h)``: those that `gibbs_chain` makes at ``step``; see `hidden_sample`."""
-    return _conditional_sample(w, b, h, _VISIBLE, key, step, first_row, beta)
+    out = np.empty((_rows(h), _matrix_shape("rbm.visible_sample", "w", w)[0]), np.uint8)
+    _core.rbm_visible_sample(
+        w=w, b=b, h=h, out=out, beta=beta, key=as_key(key), step=step, first_row=first_row
+    )
+    return out
 
 
 def free_energy(
@@ -415,32 +425,6 @@ def stochastic_pseudo_log_likelihood(
     out = np.empty(_rows(v))
     _core.rbm_stochastic_pseudo_log_likelihood(
         w=w, b=b, c=c, v=v, out=out, key=as_key(key), step=step, first_row=first_row
-    )
-    return out
-
-
-def _conditional_mean(w: Any, bias: Any, states: Any, side: int, beta: float) -> Float32Array:
-    shape = _matrix_shape("rbm.conditional_mean", "w", w)
-    out = np.empty((_rows(states), shape[1 if side == _HIDDEN else 0]), np.float32)
-    _core.rbm_conditional_mean(w=w, bias=bias, states=states, out=out, side=side, beta=beta)
-    return out
-
-
-def _conditional_sample(
-    w: Any, bias: Any, states: Any, side: int, key: KeyLike, step: int, first_row: int, beta: float
-) -> NDArray[np.uint8]:
-    shape = _matrix_shape("rbm.conditional_sample", "w", w)
-    out = np.empty((_rows(states), shape[1 if side == _HIDDEN else 0]), np.uint8)
-    _core.rbm_conditional_sample(
-        w=w,
-        bias=bias,
-        states=states,
-        out=out,
-        side=side,
-        beta=beta,
-        key=as_key(key),
-        step=step,
-        first_row=first_row,
     )
     return out
 

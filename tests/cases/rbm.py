@@ -6,6 +6,8 @@ product of the factors 1 + e^-|x|, whose relative error is 4 roundings a factor.
 are predicted from the uniforms and the exact float32 fields.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from reference import philox, rbm, sampling
 from reference.rounding import U, chained, product_error
@@ -14,7 +16,6 @@ from gencore.kernels import rbm as kernels
 
 from .case import Bad, Case, Expected, nan_at
 
-HIDDEN, VISIBLE = 0, 1
 KEY = 0x243F6A8885A308D3
 
 # n: no row, one, around the 16-row block of the pseudo-likelihood, over 256 (two tasks even on one thread).
@@ -199,111 +200,96 @@ GIBBS = Case(
 # --- one layer ---------------------------------------------------------------------------------------------
 
 
-def layer_inputs(rng, size):
-    m = machine(rng, size)
-    side = size.get("side", HIDDEN)
-    return {
-        "w": m["w"],
-        "bias": m["c"] if side == HIDDEN else m["b"],
-        "states": states(
-            rng, size["n"], size["n_visible" if side == HIDDEN else "n_hidden"], size.get("dtype", "uint8")
+class Side(NamedTuple):
+    """A side that is computed, and what its op calls its arguments."""
+
+    name: str
+    bias: str
+    states: str
+    given_units: str
+    given: str
+    computed: str
+    domain: int
+
+    def toward(self, a):
+        """The weights as seen from the given side."""
+        return a["w"] if self.name == "hidden" else a["w"].T
+
+    def inputs(self, rng, size):
+        m = machine(rng, size)
+        given = states(rng, size["n"], size[self.given_units], size.get("dtype", "uint8"))
+        return {"w": m["w"], self.bias: m[self.bias], self.states: given, "beta": size.get("beta", 1.0)}
+
+    def outputs(self, dtype):
+        units = "n_visible" if self.given_units == "n_hidden" else "n_hidden"
+        return lambda size: {"out": ((size["n"], size[units]), dtype)}
+
+    def bad(self):
+        return (
+            Bad("w", nan_at("w"), ValueError, ("finite", "nan")),
+            Bad(self.bias, nan_at(self.bias, -np.inf), ValueError, ("finite", "inf")),
+            Bad(self.bias, lambda a: a[self.bias][1:], ValueError, (self.computed,)),
+            Bad("beta", np.inf, ValueError, ("finite", "inf")),
+            Bad("beta", "hot", TypeError, ("number", "'hot'")),
+            *states_bad(self.states, real=True, because=self.given),
+        )
+
+
+HIDDEN = Side("hidden", "c", "v", "n_visible", "the rows of w", "the columns of w", philox.HIDDEN)
+VISIBLE = Side("visible", "b", "h", "n_hidden", "the columns of w", "the rows of w", philox.VISIBLE)
+REAL = {"n": 13, "n_visible": 33, "n_hidden": 70, "dtype": "real", "beta": 0.7}
+
+
+def layer_mean(side):
+    def reference(a, size):
+        bias, given = a[side.bias], a[side.states]
+        error = field_error(given, side.toward(a), bias, abs(a["beta"]))
+        return {
+            "out": Expected(rbm.hidden_mean(side.toward(a), bias, given, a["beta"]), logistic_error(error))
+        }
+
+    return Case(
+        name=f"rbm.{side.name}_mean",
+        sizes=(
+            *SHAPES,
+            REAL,
+            {"n": 1030, "n_visible": 9, "n_hidden": 4, "dtype": "real"},
+            {"n": 13, "n_visible": 33, "n_hidden": 70, "dtype": "float32", "beta": -1.5},
         ),
-        "side": side,
-        "beta": size.get("beta", 1.0),
-    }
+        bench=BENCH,
+        inputs=side.inputs,
+        outputs=side.outputs(np.float32),
+        reference=reference,
+        public=lambda a, s: {"out": getattr(kernels, f"{side.name}_mean")(**a)},
+        batch=(side.states, "out"),
+        bad=side.bad(),
+    )
 
 
-def layer_outputs(dtype):
-    def outputs(size):
-        units = "n_hidden" if size.get("side", HIDDEN) == HIDDEN else "n_visible"
-        return {"out": ((size["n"], size[units]), dtype)}
+def layer_sample(side):
+    def inputs(rng, size):
+        coordinates = {"step": size.get("step", 5), "first_row": size.get("first_row", 2)}
+        return {**side.inputs(rng, size), "key": KEY, **coordinates}
 
-    return outputs
+    def reference(a, size):
+        field = (sampling.sums(a[side.states], side.toward(a)) + a[side.bias]) * np.float32(a["beta"])
+        return {"out": Expected(sampling.bernoulli(field, a["key"], side.domain, a["step"], a["first_row"]))}
 
-
-def toward(a):
-    """The weights as seen from the given side."""
-    return a["w"] if a["side"] == HIDDEN else a["w"].T
-
-
-def by_side(a, hidden, visible):
-    """The call of the one public function of the two that serves this side."""
-    rest = {name: a[name] for name in a if name not in ("w", "bias", "states", "side")}
-    return (hidden if a["side"] == HIDDEN else visible)(a["w"], a["bias"], a["states"], **rest)
-
-
-def layer_mean_reference(a, size):
-    value = rbm.hidden_mean(toward(a), a["bias"], a["states"], a["beta"])
-    return {
-        "out": Expected(value, logistic_error(field_error(a["states"], toward(a), a["bias"], abs(a["beta"]))))
-    }
+    last = {"n": 13, "n_visible": 33, "n_hidden": 70, "step": 2**56 - 2, "first_row": 2**32 - 14}
+    return Case(
+        name=f"rbm.{side.name}_sample",
+        sizes=(*SHAPES, REAL, {**last, "dtype": "bool"}),
+        bench=BENCH,
+        inputs=inputs,
+        outputs=side.outputs(np.uint8),
+        reference=reference,
+        public=lambda a, s: {"out": getattr(kernels, f"{side.name}_sample")(**a)},
+        batch=(side.states, "out"),
+        bad=(*side.bad(), *counters_bad("step", "first_row"), *KEY_BAD),
+    )
 
 
-BOTH_SIDES = tuple({**s, "side": side} for s in SHAPES for side in (HIDDEN, VISIBLE))
-LAYER_BAD = (
-    Bad("w", nan_at("w"), ValueError, ("finite", "nan")),
-    Bad("bias", nan_at("bias", -np.inf), ValueError, ("finite", "inf")),
-    Bad("bias", lambda a: a["bias"][1:], ValueError, ("the columns of w",)),
-    Bad("side", 2, ValueError, ("2",)),
-    Bad("beta", np.inf, ValueError, ("finite", "inf")),
-    Bad("beta", "hot", TypeError, ("number", "'hot'")),
-)
-
-LAYER_MEAN = Case(
-    name="rbm.conditional_mean",
-    sizes=(
-        *BOTH_SIDES,
-        {"n": 13, "n_visible": 33, "n_hidden": 70, "dtype": "real", "beta": 0.7},
-        {"n": 1030, "n_visible": 9, "n_hidden": 4, "dtype": "real", "side": VISIBLE},
-        {"n": 13, "n_visible": 33, "n_hidden": 70, "dtype": "float32", "beta": -1.5},
-    ),
-    bench=BENCH,
-    inputs=layer_inputs,
-    outputs=layer_outputs(np.float32),
-    reference=layer_mean_reference,
-    public=lambda a, s: {"out": by_side(a, kernels.hidden_mean, kernels.visible_mean)},
-    batch=("states", "out"),
-    bad=(*LAYER_BAD, *states_bad("states", real=True)),
-)
-
-
-def sample_inputs(rng, size):
-    return {
-        **layer_inputs(rng, size),
-        "key": KEY,
-        "step": size.get("step", 5),
-        "first_row": size.get("first_row", 2),
-    }
-
-
-def layer_sample_reference(a, size):
-    field = (sampling.sums(a["states"], toward(a)) + a["bias"]) * np.float32(a["beta"])
-    domain = philox.HIDDEN if a["side"] == HIDDEN else philox.VISIBLE
-    return {"out": Expected(sampling.bernoulli(field, a["key"], domain, a["step"], a["first_row"]))}
-
-
-LAYER_SAMPLE = Case(
-    name="rbm.conditional_sample",
-    sizes=(
-        *BOTH_SIDES,
-        {"n": 13, "n_visible": 33, "n_hidden": 70, "dtype": "real", "beta": 0.7},
-        {
-            "n": 13,
-            "n_visible": 33,
-            "n_hidden": 70,
-            "dtype": "bool",
-            "step": 2**56 - 2,
-            "first_row": 2**32 - 14,
-        },
-    ),
-    bench=BENCH,
-    inputs=sample_inputs,
-    outputs=layer_outputs(np.uint8),
-    reference=layer_sample_reference,
-    public=lambda a, s: {"out": by_side(a, kernels.hidden_sample, kernels.visible_sample)},
-    batch=("states", "out"),
-    bad=(*LAYER_BAD, *states_bad("states", real=True), *counters_bad("step", "first_row"), *KEY_BAD),
-)
+LAYERS = tuple(case(side) for case in (layer_mean, layer_sample) for side in (HIDDEN, VISIBLE))
 
 # --- free energy -------------------------------------------------------------------------------------------
 
@@ -452,4 +438,4 @@ CD_GRADIENT = Case(
     ),
 )
 
-CASES = (GIBBS, LAYER_MEAN, LAYER_SAMPLE, FREE_ENERGY, CD_GRADIENT)
+CASES = (GIBBS, *LAYERS, FREE_ENERGY, CD_GRADIENT)

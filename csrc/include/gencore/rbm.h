@@ -7,13 +7,12 @@
 
 #include "gencore/op.h"
 
-#define GENCORE_RBM_OPS(X)                                                                                     \
-  X(GibbsChain) X(ConditionalMean) X(ConditionalSample) X(FreeEnergy) X(CdGradient) X(LogPartitionExact) X(Ais) \
-      X(PseudoLogLikelihood) X(StochasticPseudoLogLikelihood)
+#define GENCORE_RBM_OPS(X)                                                                                       \
+  X(GibbsChain)                                                                                                  \
+  X(HiddenMean) X(VisibleMean) X(HiddenSample) X(VisibleSample) X(FreeEnergy) X(CdGradient) X(LogPartitionExact) \
+      X(Ais) X(PseudoLogLikelihood) X(StochasticPseudoLogLikelihood)
 
 namespace gencore::rbm {
-
-enum class Side : std::int32_t { hidden = 0, visible = 1 };
 
 struct Parameters : OpBase {
   Matrix<const float> w{};
@@ -33,10 +32,10 @@ struct Parameters : OpBase {
 struct GibbsChain : Parameters {
   static constexpr const char* name = "rbm.gibbs_chain";
   ConstStates v{};
-  States v_out{};                // may be v's own memory
+  States v_out{};  // may be v's own memory
   std::int64_t steps = 1;
   Key key{};
-  Vector<const float> beta{};    // (1,) or (n,)
+  Vector<const float> beta{};          // (1,) or (n,)
   Matrix<const std::uint8_t> clamp{};  // (1, n_visible) or (n, n_visible), optional
   std::int64_t first_step = 0, first_row = 0;
 
@@ -55,52 +54,107 @@ struct GibbsChain : Parameters {
   }
 };
 
-// out = logistic(beta (c + v w)) for side = hidden, logistic(beta (b + h w')) for side = visible.
-struct ConditionalMean : OpBase {
-  static constexpr const char* name = "rbm.conditional_mean";
+// One side of the machine given the other: the common form of the four ops that follow.
+struct Layer {
+  const char *op, *bias_name, *states_name;  // for errors
+  Matrix<const float> w;
+  Vector<const float> bias;  // of the side that is computed
+  ConstStates states;        // the other side
+  bool visible;              // the side that is computed
+  float beta;
+};
+
+// out = logistic(beta (c + v w)).
+struct HiddenMean : OpBase {
+  static constexpr const char* name = "rbm.hidden_mean";
   Matrix<const float> w{};
-  Vector<const float> bias{};   // of the side that is computed
-  ConstStates states{};         // the other side; float32 states may be real
+  Vector<const float> c{};
+  ConstStates v{};  // float32 states may be real
   Matrix<float> out{};
-  Side side = Side::hidden;
   float beta = 1;
 
+  Layer layer() const;
   void check() const;
   template <class F>
   static void fields(F&& f) {
-    f("w", &ConditionalMean::w);
-    f("bias", &ConditionalMean::bias);
-    f("states", &ConditionalMean::states);
-    f("out", &ConditionalMean::out);
-    f("side", &ConditionalMean::side);
-    f("beta", &ConditionalMean::beta);
+    f("w", &HiddenMean::w);
+    f("c", &HiddenMean::c);
+    f("v", &HiddenMean::v);
+    f("out", &HiddenMean::out);
+    f("beta", &HiddenMean::beta);
   }
 };
 
-// Binary draws with those means: the draws that GibbsChain makes at this step.
-struct ConditionalSample : OpBase {
-  static constexpr const char* name = "rbm.conditional_sample";
+// out = logistic(beta (b + h w')).
+struct VisibleMean : OpBase {
+  static constexpr const char* name = "rbm.visible_mean";
   Matrix<const float> w{};
-  Vector<const float> bias{};
-  ConstStates states{};
+  Vector<const float> b{};
+  ConstStates h{};
+  Matrix<float> out{};
+  float beta = 1;
+
+  Layer layer() const;
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("w", &VisibleMean::w);
+    f("b", &VisibleMean::b);
+    f("h", &VisibleMean::h);
+    f("out", &VisibleMean::out);
+    f("beta", &VisibleMean::beta);
+  }
+};
+
+// Binary draws with the means of HiddenMean: those that GibbsChain makes at this step.
+struct HiddenSample : OpBase {
+  static constexpr const char* name = "rbm.hidden_sample";
+  Matrix<const float> w{};
+  Vector<const float> c{};
+  ConstStates v{};
   States out{};
-  Side side = Side::hidden;
   float beta = 1;
   Key key{};
   std::int64_t step = 0, first_row = 0;
 
+  Layer layer() const;
   void check() const;
   template <class F>
   static void fields(F&& f) {
-    f("w", &ConditionalSample::w);
-    f("bias", &ConditionalSample::bias);
-    f("states", &ConditionalSample::states);
-    f("out", &ConditionalSample::out);
-    f("side", &ConditionalSample::side);
-    f("beta", &ConditionalSample::beta);
-    f("key", &ConditionalSample::key);
-    f("step", &ConditionalSample::step);
-    f("first_row", &ConditionalSample::first_row);
+    f("w", &HiddenSample::w);
+    f("c", &HiddenSample::c);
+    f("v", &HiddenSample::v);
+    f("out", &HiddenSample::out);
+    f("beta", &HiddenSample::beta);
+    f("key", &HiddenSample::key);
+    f("step", &HiddenSample::step);
+    f("first_row", &HiddenSample::first_row);
+  }
+};
+
+// The same with the means of VisibleMean.
+struct VisibleSample : OpBase {
+  static constexpr const char* name = "rbm.visible_sample";
+  Matrix<const float> w{};
+  Vector<const float> b{};
+  ConstStates h{};
+  States out{};
+  float beta = 1;
+  Key key{};
+  std::int64_t step = 0, first_row = 0;
+
+  Layer layer() const;
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("w", &VisibleSample::w);
+    f("b", &VisibleSample::b);
+    f("h", &VisibleSample::h);
+    f("out", &VisibleSample::out);
+    f("beta", &VisibleSample::beta);
+    f("key", &VisibleSample::key);
+    f("step", &VisibleSample::step);
+    f("first_row", &VisibleSample::first_row);
   }
 };
 
@@ -131,8 +185,8 @@ struct FreeEnergy : Parameters {
 struct CdGradient : Parameters {
   static constexpr const char* name = "rbm.cd_gradient";
   ConstStates v{};
-  Matrix<const std::uint8_t> chains{};       // (m, n_visible), optional
-  Matrix<std::uint8_t> chains_out{};         // (m, n_visible); m = n for CD
+  Matrix<const std::uint8_t> chains{};  // (m, n_visible), optional
+  Matrix<std::uint8_t> chains_out{};    // (m, n_visible); m = n for CD
   std::int64_t k = 1;
   Key key{};
   std::int64_t first_step = 0;
@@ -185,10 +239,10 @@ struct LogPartitionExact : Parameters {
 struct Ais : Parameters {
   static constexpr const char* name = "rbm.ais";
   Vector<const double> betas{};
-  Vector<const float> base_bias{};          // b0 (n_visible,)
-  Matrix<const std::uint8_t> start{};       // (n_runs, n_visible), optional when rising
-  Vector<double> log_weights{};             // (n_runs,)
-  Matrix<std::uint8_t> v_out{};             // (n_runs, n_visible)
+  Vector<const float> base_bias{};     // b0 (n_visible,)
+  Matrix<const std::uint8_t> start{};  // (n_runs, n_visible), optional when rising
+  Vector<double> log_weights{};        // (n_runs,)
+  Matrix<std::uint8_t> v_out{};        // (n_runs, n_visible)
   Key key{};
   std::int64_t first_row = 0;
 
@@ -242,8 +296,10 @@ struct StochasticPseudoLogLikelihood : Parameters {
 };
 
 GENCORE_API void run(const GibbsChain& op);
-GENCORE_API void run(const ConditionalMean& op);
-GENCORE_API void run(const ConditionalSample& op);
+GENCORE_API void run(const HiddenMean& op);
+GENCORE_API void run(const VisibleMean& op);
+GENCORE_API void run(const HiddenSample& op);
+GENCORE_API void run(const VisibleSample& op);
 GENCORE_API void run(const FreeEnergy& op);
 GENCORE_API void run(const CdGradient& op);
 GENCORE_API void run(const LogPartitionExact& op);
@@ -266,22 +322,22 @@ inline void states(const char* op, const char* arg, const ConstStates& s, std::i
   check::given(op, arg, s);
   check::shape(op, arg, s, {s.shape[0], units}, because);
 }
-inline void draws(const char* op, std::int64_t rows, std::int64_t first_row, std::int64_t steps, std::int64_t first_step) {
+inline void draws(const char* op, std::int64_t rows, std::int64_t first_row, std::int64_t steps,
+                  std::int64_t first_step, const char* step_name = "first_step") {
   check::in_range(op, "first_row", first_row, 0, std::int64_t{0xFFFFFFFF} - rows);
-  check::in_range(op, "first_step", first_step, 0, max_step - steps);
+  check::in_range(op, step_name, first_step, 0, max_step - steps);
 }
-// Shapes of one layer: states of the other side in, this side out.
-template <class Op, class Out>
-void layer(const Op& op, const Out& out) {
-  check::given(Op::name, "w", op.w);
-  check::in_range(Op::name, "side", static_cast<std::int64_t>(op.side), 0, 1);
-  const bool hidden = op.side == Side::hidden;
-  const std::int64_t in = op.w.shape[hidden ? 0 : 1], units = op.w.shape[hidden ? 1 : 0];
-  check::shape(Op::name, "bias", op.bias, {units}, hidden ? "the columns of w" : "the rows of w");
-  check::finite(Op::name, "bias", op.bias.data, op.bias.size());
-  states(Op::name, "states", op.states, in, hidden ? "the rows of w" : "the columns of w");
-  check::shape(Op::name, "out", out, {op.states.shape[0], units}, "the rows of states and the units of this side");
-  check::finite(Op::name, "beta", op.beta);
+inline void layer(const Layer& l, const std::int64_t* out_shape) {
+  check::given(l.op, "w", l.w);
+  const char *given = l.visible ? "the columns of w" : "the rows of w",
+             *computed = l.visible ? "the rows of w" : "the columns of w";
+  const std::int64_t in = l.w.shape[l.visible ? 1 : 0], units = l.w.shape[l.visible ? 0 : 1];
+  check::shape(l.op, l.bias_name, l.bias, {units}, computed);
+  check::finite(l.op, l.bias_name, l.bias.data, l.bias.size());
+  states(l.op, l.states_name, l.states, in, given);
+  check::shape(l.op, "out", out_shape, 2, {l.states.shape[0], units},
+               l.visible ? "the rows of h and of w" : "the rows of v and the columns of w");
+  check::finite(l.op, "beta", l.beta);
 }
 }  // namespace detail
 
@@ -302,11 +358,20 @@ inline void GibbsChain::check() const {
   detail::draws(name, n, first_row, steps, first_step);
 }
 
-inline void ConditionalMean::check() const { detail::layer(*this, out); }
+inline Layer HiddenMean::layer() const { return {name, "c", "v", w, c, v, false, beta}; }
+inline Layer VisibleMean::layer() const { return {name, "b", "h", w, b, h, true, beta}; }
+inline Layer HiddenSample::layer() const { return {name, "c", "v", w, c, v, false, beta}; }
+inline Layer VisibleSample::layer() const { return {name, "b", "h", w, b, h, true, beta}; }
 
-inline void ConditionalSample::check() const {
-  detail::layer(*this, static_cast<ConstStates>(out));
-  detail::draws(name, states.shape[0], first_row, 1, step);
+inline void HiddenMean::check() const { detail::layer(layer(), out.shape); }
+inline void VisibleMean::check() const { detail::layer(layer(), out.shape); }
+inline void HiddenSample::check() const {
+  detail::layer(layer(), out.shape);
+  detail::draws(name, v.shape[0], first_row, 1, step, "step");
+}
+inline void VisibleSample::check() const {
+  detail::layer(layer(), out.shape);
+  detail::draws(name, h.shape[0], first_row, 1, step, "step");
 }
 
 inline void FreeEnergy::check() const {
@@ -392,7 +457,7 @@ inline void StochasticPseudoLogLikelihood::check() const {
   check_parameters(name);
   detail::states(name, "v", v, w.shape[0], "the rows of w");
   check::shape(name, "out", out, {v.shape[0]}, "the rows of v");
-  detail::draws(name, v.shape[0], first_row, 1, step);
+  detail::draws(name, v.shape[0], first_row, 1, step, "step");
 }
 
 }  // namespace gencore::rbm
