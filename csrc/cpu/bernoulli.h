@@ -1,8 +1,8 @@
-// Draws of binary units: bit = u < logistic(field), for 128 units at a time, straight from the field to packed bits.
-// Neither the mean nor the uniform is ever written to memory.
+// Draws of binary units: bit = u < logistic(field), for 128 units at a time, from the field to packed bits; and bit = u < p.
+// Neither means nor uniforms are ever written out.
 //
 // u has 32 bits. The first 16 (the head) decide unless the probability falls into the head's interval, once in 2^16; only
-// then the other 16 (the tail) are computed. That halves the Philox work. No division: with e = exp(-|field|), s = 1 + e,
+// then the other 16 (the tail) are computed. That halves the Philox work, and the rest is done between its rounds. No division: with e = exp(-|field|), s = 1 + e,
 // logistic(field) = T / s for T = 1 (field > 0) or e, and u < T / s is u s < T.
 #pragma once
 
@@ -94,6 +94,47 @@ GENCORE_INLINE void draw_group(const Draw& draw, std::int64_t first, std::int64_
     }
     out[half] = drawn;
   }
+}
+
+// floor(p 2^16), 65535 for p = 1, where the tail then decides for 1.
+GENCORE_INLINE U to_16_bits(F p) { return (U)__builtin_convertvector(min(splat(0x1.fffffep-1f), p) * 65536.0f, I); }
+
+// 128 * superblocks_at_once units from `first` on, with probabilities p: 16-bit heads against 16-bit thresholds, two a lane.
+// False where a head leaves a unit open (once in 2^16 units) or a p is outside [0, 1]: draw_group decides, then.
+GENCORE_INLINE bool draw_probabilities(const Draw& draw, std::int64_t first, const float* p, std::uint64_t* out) {
+  constexpr int n = 4 * parts, count = superblocks_at_once;
+  PhiloxRounds<count> rounds({draw.key, draw.head}, static_cast<std::uint32_t>(first / 128));
+  U thresholds[count][n], largest{};
+  GENCORE_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    rounds.round();
+    GENCORE_UNROLL
+    for (int j = i * count * n / 8; j < (i + 1) * count * n / 8; ++j) {
+      const float* at = p + 128 * (j / n) + j % n * lanes;
+      const F low = load(at), high = load(at + 64);
+      largest = max_u(max_u(largest, (U)low), (U)high);
+      thresholds[j / n][j % n] = (to_16_bits(high) << 16) | to_16_bits(low);
+    }
+  }
+  rounds.round();
+  Superblock random[count];
+  rounds.finish(random);
+  std::uint32_t open = any_above(largest, 0x3F800000u);
+  GENCORE_UNROLL
+  for (int s = 0; s < count; ++s) {
+    std::uint64_t low = 0, high = 0;
+    GENCORE_UNROLL
+    for (int i = 0; i < n; ++i) {
+      const U head = random[s].word[i / parts][i % parts];
+      const Halves drawn = less_halves(head, thresholds[s][i]);
+      low |= static_cast<std::uint64_t>(drawn.low) << (i * lanes);
+      high |= static_cast<std::uint64_t>(drawn.high) << (i * lanes);
+      open |= any_equal_half(head, thresholds[s][i]);
+    }
+    out[2 * s] = low;
+    out[2 * s + 1] = high;
+  }
+  return open == 0;
 }
 
 }  // namespace gencore::GENCORE_LEVEL

@@ -1,4 +1,9 @@
 // Philox4x32-10 on vectors: sixteen consecutive blocks at a time, the unit in which both layouts of random.h are built.
+//
+// The limit: ten rounds of two 32 x 32 -> 64 products for each block of four words. On 16 lanes that is 37 multiplications,
+// as many shifts and as many three-way xors for a superblock (the first two rounds share what their blocks share). A Zen 5 core
+// issues two, two and four of these a cycle: 28 cycles a superblock, .05 ns for each of its 128 Bernoulli heads at 4 GHz. One
+// superblock alone takes 53 cycles, since each round waits for the last, 7 cycles; two at once take 43 each, three 38.
 #pragma once
 
 #include "gencore/random.h"

@@ -95,26 +95,38 @@ void normal(const sample::Normal& op) {
 
 // --- Bernoulli ---------------------------------------------------------------------------------------------------------
 
+// Units u .. end - 1, at most 128, of one row. False where a p is not in [0, 1].
+GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end, const float* p, std::uint64_t words[2]) {
+  std::uint32_t inside = (1u << lanes) - 1;
+  draw_group(draw, u, end - u, [&](int offset) {
+    const std::int64_t count = end - u - offset;
+    const F v = count >= lanes ? load(p + offset) : load_first(p + offset, static_cast<int>(count));
+    inside &= bits(less_equal(splat(0.0f), v)) & bits(less_equal(v, splat(1.0f)));
+    return Odds{v, splat(1.0f)};
+  }, words);
+  return inside == (1u << lanes) - 1;
+}
+
 void bernoulli(const sample::Bernoulli& op) {
+  constexpr std::int64_t at_once = 128 * superblocks_at_once;
   int outside = 0;  // raised where a p is not in [0, 1]
   for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
                                 static_cast<std::uint64_t>(op.first_row + r));
-    std::uint32_t inside = (1u << lanes) - 1;
-    for (std::int64_t u = first; u < end; u += 128) {
-      const float* p = op.p.row(r) + u;
-      std::uint64_t words[2];
-      draw_group(draw, u, end - u, [&](int offset) {
-        const std::int64_t count = end - u - offset;
-        const F v = count >= lanes ? load(p + offset) : load_first(p + offset, static_cast<int>(count));
-        inside &= bits(less_equal(splat(0.0f), v)) & bits(less_equal(v, splat(1.0f)));
-        return Odds{v, splat(1.0f)};
-      }, words);
-      for (std::int64_t i = 0; i < 2 && u + 64 * i < end; ++i) {
+    const float* p = op.p.row(r);
+    bool inside = true;
+    for (std::int64_t u = first; u < end; u += at_once) {
+      std::uint64_t words[2 * superblocks_at_once];
+      if (end - u < at_once || !draw_probabilities(draw, u, p + u, words)) {
+        for (std::int64_t i = 0; i < superblocks_at_once && u + 128 * i < end; ++i) {
+          inside = draw_some(draw, u + 128 * i, end, p + u + 128 * i, words + 2 * i) && inside;
+        }
+      }
+      for (std::int64_t i = 0; i < 2 * superblocks_at_once && u + 64 * i < end; ++i) {
         store_bits(op.out.row(r) + u + 64 * i, words[i], static_cast<int>(min_of(64, end - u - 64 * i)));
       }
     }
-    if (inside != (1u << lanes) - 1) __atomic_store_n(&outside, 1, __ATOMIC_RELAXED);
+    if (!inside) __atomic_store_n(&outside, 1, __ATOMIC_RELAXED);
   });
   if (outside != 0) runtime::reject_probability(op.name, "p", op.p);
 }

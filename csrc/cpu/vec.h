@@ -81,10 +81,25 @@ GENCORE_INLINE Mask less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m51
 GENCORE_INLINE Mask less_equal(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
 GENCORE_INLINE F select(Mask m, F a, F b) { return (F)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
 GENCORE_INLINE F select_negative(F x, F a, F b) { return select(_mm512_movepi32_mask((__m512i)x), a, b); }
-GENCORE_INLINE std::uint32_t bits(Mask m) { return m; }
+// Not plain `return m`: gcc 12 may spill that as 16 bits and read 32 back.
+GENCORE_INLINE std::uint32_t bits(Mask m) { return _cvtmask16_u32(m); }
 GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 GENCORE_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+// Whether the low and the high 16 bits of each lane of a are less than those of b.
+struct Halves {
+  std::uint32_t low, high;
+};
+GENCORE_INLINE Halves less_halves(U a, U b) {
+  const std::uint32_t m = _mm512_cmplt_epu16_mask((__m512i)a, (__m512i)b);
+  return {_pext_u32(m, 0x55555555u), _pext_u32(m, 0xAAAAAAAAu)};
+}
+// Not 0 where one of those 16 bits are equal.
+GENCORE_INLINE std::uint32_t any_equal_half(U a, U b) { return _mm512_cmpeq_epu16_mask((__m512i)a, (__m512i)b); }
+GENCORE_INLINE U max_u(U a, U b) { return (U)_mm512_max_epu32((__m512i)a, (__m512i)b); }
+GENCORE_INLINE std::uint32_t any_above(U v, std::uint32_t limit) {
+  return bits(_mm512_cmpgt_epu32_mask((__m512i)v, _mm512_set1_epi32(static_cast<int>(limit))));
+}
 template <class T>
 GENCORE_INLINE T xor3(T a, T b, T c) { return (T)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96); }
 
@@ -157,6 +172,23 @@ GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFF
 template <class T>
 GENCORE_INLINE T xor3(T a, T b, T c) { return a ^ b ^ c; }
 
+#endif
+
+#if !defined(GENCORE_AVX512)
+typedef std::uint16_t U16 __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
+struct Halves {
+  std::uint32_t low, high;
+};
+GENCORE_INLINE Halves less_halves(U a, U b) {
+  const U m = (U)((U16)a < (U16)b);
+  return {bits((Mask)(m << 16)), bits((Mask)m)};
+}
+GENCORE_INLINE std::uint32_t any_equal_half(U a, U b) {
+  const U m = (U)((U16)a == (U16)b);
+  return bits((Mask)(m | (m << 16)));
+}
+GENCORE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
+GENCORE_INLINE std::uint32_t any_above(U v, std::uint32_t limit) { return bits((Mask)(v > splat_u(limit))); }
 #endif
 
 // The first n of 64 bits as bytes of 0 and 1.
