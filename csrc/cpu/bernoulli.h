@@ -1,9 +1,10 @@
-// Draws of binary units: bit = u < logistic(field), for 128 units at a time, from the field to packed bits; and bit = u < p.
-// Neither means nor uniforms are ever written out.
+// Draws of binary units, 128 at a time: bit = u < logistic(field) from fields to packed bits, and bit = u < p. Neither
+// means nor uniforms are ever written out.
 //
-// u has 32 bits. The first 16 (the head) decide unless the probability falls into the head's interval, once in 2^16; only
-// then the other 16 (the tail) are computed. That halves the Philox work, and the rest is done between its rounds. No division: with e = exp(-|field|), s = 1 + e,
-// logistic(field) = T / s for T = 1 (field > 0) or e, and u < T / s is u s < T.
+// u has 32 bits. The first 16 (the head) decide unless the probability falls into the head's interval, once in 2^16;
+// only then the other 16 (the tail) are computed. That halves the Philox work, and the rest is done between its rounds.
+// No division: with e = exp(-|field|), s = 1 + e, logistic(field) = T / s for T = 1 (field > 0) or e, and u < T / s is
+// u s < T.
 #pragma once
 
 #include "math.h"
@@ -42,14 +43,16 @@ GENCORE_INLINE F low_heads(U r) { return as_float((I)((r & 0xFFFFu) | 0x43000000
 GENCORE_INLINE F high_heads(U r) { return as_float((I)((r >> 16) | 0x43000000u)) - 128.0f; }
 
 // Whether a unit that its head leaves open is drawn: its tail decides.
-__attribute__((noinline, cold)) inline bool draw_tail(const Draw& draw, std::int64_t unit, float threshold, float scale) {
+__attribute__((noinline, cold)) inline bool draw_tail(const Draw& draw, std::int64_t unit, float threshold,
+                                                      float scale) {
   const float head = static_cast<float>(philox::half_at(draw.key, draw.head, unit)) * 0x1p-16f;
   const float tail = static_cast<float>(philox::half_at(draw.key, draw.tail, unit)) + 0.5f;
   return tail * scale < (threshold - head * scale) * 0x1p32f;
 }
 
 // Units first .. first + 127 (first a multiple of 128); those at or beyond `count` are drawn as 0.
-// field(offset) gives the Fields of units first + offset, ...; it is called once for each offset < round_up(count, lanes).
+// field(offset) gives the Fields (or Odds) of units first + offset, ...; it is called once for each
+// offset < round_up(count, lanes).
 template <class Field>
 GENCORE_INLINE void draw_group(const Draw& draw, std::int64_t first, std::int64_t count, const Field& field,
                                std::uint64_t out[2]) {
@@ -97,9 +100,10 @@ GENCORE_INLINE void draw_group(const Draw& draw, std::int64_t first, std::int64_
 }
 
 // floor(p 2^16), 65535 for p = 1, where the tail then decides for 1.
-GENCORE_INLINE U to_16_bits(F p) { return (U)__builtin_convertvector(min(splat(0x1.fffffep-1f), p) * 65536.0f, I); }
+GENCORE_INLINE U to_16_bits(F p) { return (U) __builtin_convertvector(min(splat(0x1.fffffep-1f), p) * 65536.0f, I); }
 
-// 128 * superblocks_at_once units from `first` on, with probabilities p: 16-bit heads against 16-bit thresholds, two a lane.
+// 128 * superblocks_at_once units from `first` on, with probabilities p: 16-bit heads against 16-bit thresholds, two
+// units a lane.
 // False where a head leaves a unit open (once in 2^16 units) or a p is outside [0, 1]: draw_group decides, then.
 GENCORE_INLINE bool draw_probabilities(const Draw& draw, std::int64_t first, const float* p, std::uint64_t* out) {
   constexpr int n = 4 * parts, count = superblocks_at_once;

@@ -1,5 +1,6 @@
-// Elementary functions on vectors. Errors are bounds over all float32 inputs, in units in the last place; tests/test_math.py
-// measures them on every level. NaN stays NaN: where an operand of min or max is NaN, the second is taken.
+// Elementary functions on vectors. Errors are bounds over all float32 inputs, in units in the last place;
+// tests/test_math.py measures them on every level. NaN stays NaN: where an operand of min or max is NaN, the second is
+// taken.
 #pragma once
 
 #include "vec.h"
@@ -103,7 +104,7 @@ GENCORE_INLINE F tanh(F x) {
 
 // cos(2 pi t) and sin(2 pi t) for t in [0, 1]; zeros and ones are exact. 2.2 ulp.
 GENCORE_INLINE void cos_sin_turn(F t, F& cosine, F& sine) {
-  const F q = round(t * 4.0f);                    // quarter turns, 0 .. 4
+  const F q = round(t * 4.0f);                         // quarter turns, 0 .. 4
   const F r = (t - q * 0.25f) * 6.28318530717958648f;  // |r| <= pi / 4; t - q / 4 is exact
   const F z = r * r;
   F s = splat(-1.9515295891e-4f);
@@ -122,8 +123,8 @@ GENCORE_INLINE void cos_sin_turn(F t, F& cosine, F& sine) {
   sine = as_float(sin_bits ^ ((quarter & 2) << 30));
 }
 
-// sum_j ln(1 + e^x_j): the positive parts and the product of the factors 1 + e^-|x_j|, each in [1, 2], kept apart, so that
-// one logarithm serves `capacity` vectors.
+// sum_j ln(1 + e^x_j): the positive parts and the product of the factors 1 + e^-|x_j|, each in [1, 2], kept apart, so
+// that one logarithm serves `capacity` vectors.
 struct SoftplusSum {
   static constexpr int capacity = 120;  // 2^120 is a float32
 

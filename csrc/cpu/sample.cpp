@@ -1,4 +1,5 @@
-// Random variates into arrays. A variate depends on its coordinates alone, so work may be cut anywhere between superblocks.
+// Random variates into arrays. A variate depends on its coordinates alone, so work may be cut anywhere between
+// superblocks.
 #include "gencore/sample.h"
 
 #include "../runtime/reject.h"
@@ -37,8 +38,8 @@ GENCORE_INLINE void store_up_to(float* p, F v, std::int64_t count) {
   }
 }
 
-// Fills op.out 64 units at a time: transform(words, values) turns the words of a superblock, in the order of its units, into
-// variates.
+// Fills op.out 64 units at a time: transform(words, values) turns the words of a superblock, in the order of its units,
+// into variates.
 template <class Op, class Transform>
 void fill(const Op& op, philox::Domain domain, const Transform& transform) {
   constexpr int n = 4 * parts;
@@ -93,10 +94,11 @@ void normal(const sample::Normal& op) {
   });
 }
 
-// --- Bernoulli ---------------------------------------------------------------------------------------------------------
+// --- Bernoulli -----------------------------------------------------------------------------------------------------
 
 // Units u .. end - 1, at most 128, of one row. False where a p is not in [0, 1].
-GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end, const float* p, std::uint64_t words[2]) {
+GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end, const float* p,
+                              std::uint64_t words[2]) {
   std::uint32_t inside = (1u << lanes) - 1;
   draw_group(draw, u, end - u, [&](int offset) {
     const std::int64_t count = end - u - offset;
@@ -109,6 +111,7 @@ GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end
 
 void bernoulli(const sample::Bernoulli& op) {
   constexpr std::int64_t at_once = 128 * superblocks_at_once;
+  constexpr bool by_halves = lanes > 4;  // four lanes are SSE2's, which compares no unsigned halves
   int outside = 0;  // raised where a p is not in [0, 1]
   for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
@@ -117,7 +120,7 @@ void bernoulli(const sample::Bernoulli& op) {
     bool inside = true;
     for (std::int64_t u = first; u < end; u += at_once) {
       std::uint64_t words[2 * superblocks_at_once];
-      if (end - u < at_once || !draw_probabilities(draw, u, p + u, words)) {
+      if (!by_halves || end - u < at_once || !draw_probabilities(draw, u, p + u, words)) {
         for (std::int64_t i = 0; i < superblocks_at_once && u + 128 * i < end; ++i) {
           inside = draw_some(draw, u + 128 * i, end, p + u + 128 * i, words + 2 * i) && inside;
         }
@@ -131,7 +134,7 @@ void bernoulli(const sample::Bernoulli& op) {
   if (outside != 0) runtime::reject_probability(op.name, "p", op.p);
 }
 
-// --- categorical -------------------------------------------------------------------------------------------------------
+// --- categorical ---------------------------------------------------------------------------------------------------
 
 constexpr std::int64_t block_categories = 64;
 
@@ -139,7 +142,8 @@ constexpr std::int64_t block_categories = 64;
 GENCORE_INLINE F load_or(const float* p, std::int64_t count, F rest) {
   if (count >= lanes) return load(p);
   if (count <= 0) return rest;
-  return select(less(to_float((I)iota()), splat(static_cast<float>(count))), load_first(p, static_cast<int>(count)), rest);
+  return select(less(to_float((I)iota()), splat(static_cast<float>(count))), load_first(p, static_cast<int>(count)),
+                rest);
 }
 
 // The largest of n logits; NaN where one is NaN or inf.
@@ -169,8 +173,7 @@ struct Masses {
     const auto blocks = static_cast<std::size_t>(ceil_div(n, block_categories));
     return blocks * (4 * block_categories + 8) + 128;
   }
-  Masses(Scratch& scratch, std::int64_t categories)
-      : n(categories), blocks(ceil_div(n, block_categories)), total(0) {
+  Masses(Scratch& scratch, std::int64_t categories) : n(categories), blocks(ceil_div(n, block_categories)), total(0) {
     mass = scratch.carve<float>(static_cast<std::size_t>(blocks * block_categories));
     block_sums = scratch.carve<double>(static_cast<std::size_t>(blocks));
   }

@@ -84,7 +84,9 @@ GENCORE_INLINE F select_negative(F x, F a, F b) { return select(_mm512_movepi32_
 // Not plain `return m`: gcc 12 may spill that as 16 bits and read 32 back.
 GENCORE_INLINE std::uint32_t bits(Mask m) { return _cvtmask16_u32(m); }
 GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-GENCORE_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+GENCORE_INLINE void store_first(float* p, F v, int n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 // Whether the low and the high 16 bits of each lane of a are less than those of b.
 struct Halves {
@@ -101,7 +103,9 @@ GENCORE_INLINE std::uint32_t any_above(U v, std::uint32_t limit) {
   return bits(_mm512_cmpgt_epu32_mask((__m512i)v, _mm512_set1_epi32(static_cast<int>(limit))));
 }
 template <class T>
-GENCORE_INLINE T xor3(T a, T b, T c) { return (T)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96); }
+GENCORE_INLINE T xor3(T a, T b, T c) {
+  return (T)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+}
 
 #elif defined(GENCORE_AVX2)
 
@@ -124,7 +128,9 @@ GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm256_maskload_p
 GENCORE_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 template <class T>
-GENCORE_INLINE T xor3(T a, T b, T c) { return a ^ b ^ c; }
+GENCORE_INLINE T xor3(T a, T b, T c) {
+  return a ^ b ^ c;
+}
 
 #else  // portable
 
@@ -170,7 +176,9 @@ GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm_mul_epu32((__m128i)a
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
 #endif
 template <class T>
-GENCORE_INLINE T xor3(T a, T b, T c) { return a ^ b ^ c; }
+GENCORE_INLINE T xor3(T a, T b, T c) {
+  return a ^ b ^ c;
+}
 
 #endif
 

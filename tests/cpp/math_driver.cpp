@@ -3,12 +3,12 @@
 // math_driver STRIDE   sweeps every STRIDE-th float32 bit pattern and prints, for each function: its name, the largest
 //                      error in units in the last place, and the input that has it;
 // math_driver values   prints each function at the ends: name, input, output.
-#include "../../csrc/cpu/math.h"
-
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+
+#include "../../csrc/cpu/math.h"
 
 namespace {
 
@@ -57,8 +57,8 @@ constexpr float tail_end = 87.68f;
 
 const Function functions[] = {
     {"exp", [](F x) { return level::exp(x); }, [](double x) { return std::exp(x); }, -INFINITY, INFINITY},
-    {"exp_minus_abs", [](F x) { return level::exp_minus_abs(x); }, [](double x) { return std::exp(-std::fabs(x)); }, -tail_end,
-     tail_end},
+    {"exp_minus_abs", [](F x) { return level::exp_minus_abs(x); }, [](double x) { return std::exp(-std::fabs(x)); },
+     -tail_end, tail_end},
     {"log", [](F x) { return level::log(x); }, [](double x) { return std::log(x); }, 0, INFINITY},
     {"logistic", [](F x) { return level::logistic(x); }, logistic, -tail_end, INFINITY},
     {"log1p_unit", [](F x) { return level::log1p_unit(x); }, [](double x) { return std::log1p(x); }, 0, 1},
@@ -103,7 +103,8 @@ void sweep(const Function& f, std::uint32_t stride) {
 }
 
 void print_values(const Function& f) {
-  const float inputs[] = {-INFINITY, -1000.0f, -0.0f, 0.0f, 0x1p-149f, 0.25f, 0.5f, 0.75f, 1.0f, 1000.0f, INFINITY, NAN};
+  const float inputs[] = {-INFINITY, -1000.0f, -0.0f, 0.0f,    0x1p-149f, 0.25f,
+                          0.5f,      0.75f,    1.0f,  1000.0f, INFINITY,  NAN};
   for (const float x : inputs) {
     float y[lanes];
     level::store(y, f.ours(level::splat(x)));
