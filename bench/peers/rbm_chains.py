@@ -336,7 +336,9 @@ def fitted_sklearn(p: Any, learning_rate: float = 0.1) -> Any:
     from sklearn.neural_network import BernoulliRBM
 
     w, b, c, v, _ = p.rbm
-    model = BernoulliRBM(n_components=len(c), learning_rate=learning_rate, batch_size=len(v), random_state=0)
+    model = BernoulliRBM(
+        n_components=len(c), learning_rate=learning_rate, batch_size=len(v), n_iter=1, random_state=0
+    )
     model.fit(v[:2].astype(np.float32))
     model.components_ = w.T.copy(order="F")  # the order that its fit makes
     model.intercept_visible_, model.intercept_hidden_ = b.copy(), c.copy()
