@@ -10,7 +10,16 @@ from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array, logistic
 from gencore._bench.registry import does
 from gencore._bench.works import Cd, Gibbs
-from peers.common import HASH_NOTE, ONEDNN_NOTE, jax_with, numba_kernels, onednn, tensors, torch_with
+from peers.common import (
+    HASH_NOTE,
+    ONEDNN_NOTE,
+    compiled,
+    jax_with,
+    numba_kernels,
+    onednn,
+    tensors,
+    torch_with,
+)
 
 # --- PyTorch ------------------------------------------------------------------------------------------------
 
@@ -73,7 +82,7 @@ def gibbs_compile(p: Gibbs, threads: int) -> Candidate:
     w, b, c = tensors(torch, *p.rbm[:3])
     state = [tensors(torch, p.rbm.v)[0]]
 
-    @torch.compile(dynamic=False)
+    @compiled(torch)
     def step(v, w, b, c):
         h = (torch.rand(v.shape[0], c.shape[0]) < torch.sigmoid(torch.addmm(c, v, w))).float()
         return (torch.rand_like(v) < torch.sigmoid(torch.addmm(b, h, w.t()))).float()
@@ -159,7 +168,7 @@ def cd_compile(p: Cd, threads: int) -> Candidate:
     data = tensors(torch, p.rbm.v)[0]
     rate = p.lr / len(data)
 
-    @torch.compile(dynamic=False)
+    @compiled(torch)
     def step(w, b, c):
         positive = torch.sigmoid(torch.addmm(c, data, w))
         mean = positive

@@ -10,7 +10,16 @@ from gencore._bench.measure import Absent, Candidate
 from gencore._bench.reference import Array, Rbm
 from gencore._bench.registry import does, lacks
 from gencore._bench.works import LOG_PARTITION, Ais, LogZ
-from peers.common import HASH_NOTE, ONEDNN_NOTE, jax_with, numba_kernels, onednn, tensors, torch_with
+from peers.common import (
+    HASH_NOTE,
+    ONEDNN_NOTE,
+    compiled,
+    jax_with,
+    numba_kernels,
+    onednn,
+    tensors,
+    torch_with,
+)
 from peers.rbm_chains import fitted_sklearn, jax_draw, rbms_model
 
 lacks("ais", "sklearn", "has no partition function")
@@ -85,7 +94,7 @@ def ais_compile(p: Ais, threads: int) -> Candidate:
     w, b, c = tensors(torch, *p.rbm[:3])
     (betas,) = tensors(torch, p.betas)  # a Python number would compile once a temperature
 
-    @torch.compile(dynamic=False)
+    @compiled(torch)
     def step(v, low, high, total):
         field = torch.addmm(c, v, w)
         total = total + (softplus(field * high) - softplus(field * low)).sum(1)
@@ -133,7 +142,7 @@ def free_energy_compile(rbm: Rbm, threads: int) -> Candidate:
     w, b, c = tensors(torch, *rbm[:3])
     v = tensors(torch, rbm.v)[0]
 
-    @torch.compile(dynamic=False)
+    @compiled(torch)
     def energy_of(v, w, b, c):
         energy = -(v @ b) - torch.nn.functional.softplus(torch.addmm(c, v, w)).sum(1)
         return energy, -energy.double().mean()
@@ -145,7 +154,7 @@ def free_energy_compile(rbm: Rbm, threads: int) -> Candidate:
     return Candidate(call, call, note="states already float32")
 
 
-def log_z_torch_with(p: LogZ, threads: int, compiled: bool) -> Candidate:
+def log_z_torch_with(p: LogZ, threads: int, wrap: Callable[..., Any]) -> Candidate:
     torch = torch_with(threads)
     w, b, c = tensors(torch, *first_hidden(p))
     blocks = tensors(torch, hidden_states(p))[0].split(1024)
@@ -153,8 +162,7 @@ def log_z_torch_with(p: LogZ, threads: int, compiled: bool) -> Candidate:
     def terms(h, w, b, c):
         return h @ c + torch.nn.functional.softplus(torch.addmm(b, h, w)).sum(1)
 
-    if compiled:
-        terms = torch.compile(terms, dynamic=False)
+    terms = wrap(terms)
 
     def call() -> float:
         return float(torch.logsumexp(torch.cat([terms(h, w, b, c) for h in blocks]).double(), 0))
@@ -164,15 +172,15 @@ def log_z_torch_with(p: LogZ, threads: int, compiled: bool) -> Candidate:
 
 @does("log_z", "torch")
 def log_z_torch(p: LogZ, threads: int) -> Candidate:
-    return log_z_torch_with(p, threads, compiled=False)
+    return log_z_torch_with(p, threads, lambda f: f)
 
 
 @does("log_z", "compile")
 def log_z_compile(p: LogZ, threads: int) -> Candidate:
-    return log_z_torch_with(p, threads, compiled=True)
+    return log_z_torch_with(p, threads, compiled(torch_with(threads)))
 
 
-def pseudo_torch_with(rbm: Rbm, threads: int, compiled: bool) -> Candidate:
+def pseudo_torch_with(rbm: Rbm, threads: int, wrap: Callable[..., Any]) -> Candidate:
     torch = torch_with(threads)
     softplus = torch.nn.functional.softplus
     w, b, c = tensors(torch, *rbm[:3])
@@ -182,8 +190,7 @@ def pseudo_torch_with(rbm: Rbm, threads: int, compiled: bool) -> Candidate:
         gain = softplus(torch.addcmul(field, sign[:, None], w)).sum(1) - softplus(field).sum() + sign * b
         return -softplus(gain.double()).sum()
 
-    if compiled:
-        row = torch.compile(row, dynamic=False)
+    row = wrap(row)
 
     def call() -> Array:
         fields, signs = torch.addmm(c, v, w), 1 - 2 * v
@@ -194,12 +201,12 @@ def pseudo_torch_with(rbm: Rbm, threads: int, compiled: bool) -> Candidate:
 
 @does("pseudo", "torch")
 def pseudo_torch(rbm: Rbm, threads: int) -> Candidate:
-    return pseudo_torch_with(rbm, threads, compiled=False)
+    return pseudo_torch_with(rbm, threads, lambda f: f)
 
 
 @does("pseudo", "compile")
 def pseudo_compile(rbm: Rbm, threads: int) -> Candidate:
-    return pseudo_torch_with(rbm, threads, compiled=True)
+    return pseudo_torch_with(rbm, threads, compiled(torch_with(threads)))
 
 
 # --- JAX ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
 from gencore._bench.works import Variates
-from peers.common import HASH_NOTE, jax_with, numba_kernels, tensors, torch_with
+from peers.common import HASH_NOTE, compiled, jax_with, numba_kernels, tensors, torch_with
 
 lacks("philox", "onednn", "has no random numbers")
 
@@ -29,7 +29,7 @@ def variates_torch(p: Variates, threads: int) -> Candidate:
 def variates_compile(p: Variates, threads: int) -> Candidate:
     torch = torch_with(threads)
     (probabilities,) = tensors(torch, p.p)
-    draw = torch.compile(lambda p: torch.rand_like(p) < p, dynamic=False)
+    draw = compiled(torch)(lambda p: torch.rand_like(p) < p)
     return Candidate(lambda: draw(probabilities), lambda: draw(probabilities).numpy(), units=p.p.size)
 
 
