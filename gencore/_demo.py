@@ -120,8 +120,8 @@ def _print_speed(model: RBM) -> None:
 
 
 def _gibbs_step_seconds(model: RBM, budget: float = 1.0) -> float:
-    """Least time of a step, over calls of 50."""
-    v, steps = model.sample(CHAINS, steps=1), 50
+    """Least time of a step, over calls so short that another process seldom comes between."""
+    v, steps = model.sample(CHAINS, steps=1), 10
     best, end = np.inf, time.perf_counter() + budget
     while (start := time.perf_counter()) < end:
         kernels.gibbs_chain(*model.parameters, v, steps=steps, key=1, out=v)

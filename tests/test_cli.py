@@ -259,7 +259,7 @@ def test_demo(capsys):
     rates = DIGITS.train.mean(axis=0).clip(1e-3, 1 - 1e-3)
     expected = np.where(DIGITS.test, np.log(rates), np.log1p(-rates)).sum(axis=1).mean()
     assert independent == pytest.approx(expected, abs=0.006)
-    log_z = model.log_partition("ais", key=77, n_runs=400)  # other runs than the demo's
+    log_z = model.log_partition("ais", key=77, betas=4000)  # other runs than the demo's
     for rows, printed in ((DIGITS.test, test), (DIGITS.train, learned)):
         energy = reference.free_energy(*machine(model), rows).mean()
         assert printed == pytest.approx(-energy - log_z.value, abs=0.05)
