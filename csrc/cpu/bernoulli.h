@@ -99,15 +99,13 @@ GENCORE_INLINE void draw_group(const Draw& draw, std::int64_t first, std::int64_
   }
 }
 
-// floor(p 2^16), 65535 for p = 1, where the tail then decides for 1.
-GENCORE_INLINE U to_16_bits(F p) { return (U) __builtin_convertvector(min(splat(0x1.fffffep-1f), p) * 65536.0f, I); }
-
 // 128 * superblocks_at_once units from `first` on, with probabilities p: 16-bit heads against 16-bit thresholds, two
 // units a lane.
 // False where a head leaves a unit open (once in 2^16 units) or a p is outside [0, 1]: draw_group decides, then.
 GENCORE_INLINE bool draw_probabilities(const Draw& draw, std::int64_t first, const float* p, std::uint64_t* out) {
   constexpr int n = 4 * parts, count = superblocks_at_once;
   PhiloxRounds<count> rounds({draw.key, draw.head}, static_cast<std::uint32_t>(first / 128));
+  const F below_one = splat(0x1.fffffep-1f);  // for p = 1 the head is 65535 or less: then the tail decides, for 1
   U thresholds[count][n], largest{};
   GENCORE_UNROLL
   for (int i = 0; i < 8; ++i) {
@@ -117,7 +115,7 @@ GENCORE_INLINE bool draw_probabilities(const Draw& draw, std::int64_t first, con
       const float* at = p + 128 * (j / n) + j % n * lanes;
       const F low = load(at), high = load(at + 64);
       largest = max_u(max_u(largest, (U)low), (U)high);
-      thresholds[j / n][j % n] = (to_16_bits(high) << 16) | to_16_bits(low);
+      thresholds[j / n][j % n] = (floor_16(min(below_one, high)) << 16) | (floor_16(min(below_one, low)) & 0xFFFFu);
     }
   }
   rounds.round();
@@ -128,12 +126,13 @@ GENCORE_INLINE bool draw_probabilities(const Draw& draw, std::int64_t first, con
   for (int s = 0; s < count; ++s) {
     std::uint64_t low = 0, high = 0;
     GENCORE_UNROLL
-    for (int i = 0; i < n; ++i) {
-      const U head = random[s].word[i / parts][i % parts];
-      const Halves drawn = less_halves(head, thresholds[s][i]);
-      low |= static_cast<std::uint64_t>(drawn.low) << (i * lanes);
-      high |= static_cast<std::uint64_t>(drawn.high) << (i * lanes);
-      open |= any_equal_half(head, thresholds[s][i]);
+    for (int i = 0; i < n; i += 2) {
+      const U head[2] = {random[s].word[i / parts][i % parts], random[s].word[(i + 1) / parts][(i + 1) % parts]};
+      const U* threshold = thresholds[s] + i;
+      const Halves drawn = less_halves(head, threshold);
+      low |= drawn.low << (i * lanes);
+      high |= drawn.high << (i * lanes);
+      open |= any_equal_half(head[0], threshold[0]) | any_equal_half(head[1], threshold[1]);
     }
     out[2 * s] = low;
     out[2 * s + 1] = high;

@@ -4,7 +4,8 @@
 // multiplications, as many shifts and as many three-way xors for a superblock (the first two rounds share what their
 // blocks share). A Zen 5 core issues two, two and four of these a cycle: 28 cycles a superblock, 0.055 ns for each of
 // its 128 Bernoulli heads at 4 GHz. One superblock alone takes 53 cycles, since each round waits 7 for the last; two at
-// once take 43 each, three 38.
+// once take 43 each, three 38. Measured on one core: 0.11 ns a variate from probabilities to bits, 0.24 ns from fields,
+// logistic included.
 #pragma once
 
 #include "gencore/random.h"

@@ -112,7 +112,7 @@ GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end
 void bernoulli(const sample::Bernoulli& op) {
   constexpr std::int64_t at_once = 128 * superblocks_at_once;
   constexpr bool by_halves = lanes > 4;  // four lanes are SSE2's, which compares no unsigned halves
-  int outside = 0;  // raised where a p is not in [0, 1]
+  int outside = 0;                       // raised where a p is not in [0, 1]
   for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
                                 static_cast<std::uint64_t>(op.first_row + r));

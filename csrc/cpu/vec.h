@@ -88,13 +88,18 @@ GENCORE_INLINE void store_first(float* p, F v, int n) {
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
-// Whether the low and the high 16 bits of each lane of a are less than those of b.
+// Low 16 bits: those of floor(p 2^16), for p in [0, 1). Under the exponent of 128 the unit in the last place is 2^-16.
+GENCORE_INLINE U floor_16(F p) {
+  return (U)_mm512_add_round_ps((__m512)p, _mm512_set1_ps(128.0f), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+}
+// Whether the low and the high 16 bits of each lane of a are less than those of b: lanes of a[0], then of a[1].
 struct Halves {
-  std::uint32_t low, high;
+  std::uint64_t low, high;
 };
-GENCORE_INLINE Halves less_halves(U a, U b) {
-  const std::uint32_t m = _mm512_cmplt_epu16_mask((__m512i)a, (__m512i)b);
-  return {_pext_u32(m, 0x55555555u), _pext_u32(m, 0xAAAAAAAAu)};
+GENCORE_INLINE Halves less_halves(const U* a, const U* b) {
+  const std::uint64_t m = _mm512_cmplt_epu16_mask((__m512i)a[0], (__m512i)b[0]) |
+                          static_cast<std::uint64_t>(_mm512_cmplt_epu16_mask((__m512i)a[1], (__m512i)b[1])) << 32;
+  return {_pext_u64(m, 0x5555555555555555u), _pext_u64(m, 0xAAAAAAAAAAAAAAAAu)};
 }
 // Not 0 where one of those 16 bits are equal.
 GENCORE_INLINE std::uint32_t any_equal_half(U a, U b) { return _mm512_cmpeq_epu16_mask((__m512i)a, (__m512i)b); }
@@ -183,13 +188,15 @@ GENCORE_INLINE T xor3(T a, T b, T c) {
 #endif
 
 #if !defined(GENCORE_AVX512)
+GENCORE_INLINE U floor_16(F p) { return (U) __builtin_convertvector(p * 65536.0f, I); }
 typedef std::uint16_t U16 __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
 struct Halves {
-  std::uint32_t low, high;
+  std::uint64_t low, high;
 };
-GENCORE_INLINE Halves less_halves(U a, U b) {
-  const U m = (U)((U16)a < (U16)b);
-  return {bits((Mask)(m << 16)), bits((Mask)m)};
+GENCORE_INLINE Halves less_halves(const U* a, const U* b) {
+  const U m = (U)((U16)a[0] < (U16)b[0]), n = (U)((U16)a[1] < (U16)b[1]);
+  return {bits((Mask)(m << 16)) | std::uint64_t{bits((Mask)(n << 16))} << lanes,
+          bits((Mask)m) | std::uint64_t{bits((Mask)n)} << lanes};
 }
 GENCORE_INLINE std::uint32_t any_equal_half(U a, U b) {
   const U m = (U)((U16)a == (U16)b);

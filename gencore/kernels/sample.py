@@ -78,7 +78,7 @@ def normal(
 
     Box and Muller's: units t and t + 32 of each 64 are ``sqrt(-2 log u) (cos, sin)(2 pi u')`` for the uniforms
     u, u' of those units. u is at least 2^-24, so no variate is beyond 5.77, which of normal variates 8 in 10^9
-    are. Error: 3 units in the last place of the radius.
+    are. Relative error: below 5e-7.
 
     Parameters
     ----------
@@ -101,6 +101,8 @@ def exponential(
     out: Float32Array | None = None,
 ) -> Float32Array:
     """Exponential variates of mean 1: ``-log u`` of a uniform u, hence from 6.0e-8 to 16.6.
+
+    Relative error: below 1.2e-7.
 
     Parameters
     ----------
