@@ -155,6 +155,7 @@ def describe(source: Path) -> dict[str, Any]:
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
+        "nice": os.nice(0) if hasattr(os, "nice") else 0,
         "system": f"{platform.system()} {platform.machine()}",
         "gencore": _core.version(),
         "isa": _core.isa(),

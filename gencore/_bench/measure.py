@@ -106,8 +106,8 @@ class Plan:
     whole: bool = True
     without: tuple[str, ...] = ()
     sample_seconds: float = 0.03
-    seconds: float = 8.0
-    rounds: int = 25
+    seconds: float = 15.0
+    rounds: int = 40
     least_rounds: int = 3
     settle: float = 0.002
     limit_seconds: float = 0.05
@@ -157,7 +157,11 @@ def interleave(
         if estimate[name] < plan.sample_seconds / 10:  # one call is too short to set the number of calls by
             estimate[name] = _once(candidate, 10) / 10
         timings[name].calls = max(1, math.ceil(plan.sample_seconds / estimate[name]))
-    round_seconds = sum((timings[name].calls + 1) * estimate[name] + plan.settle for name in candidates)
+    # An untimed call wakes the threads and brings the data back into the caches; long calls see to that themselves.
+    warm = {name: int(seconds < 0.02) for name, seconds in estimate.items()}
+    round_seconds = sum(
+        (timings[name].calls + warm[name]) * estimate[name] + plan.settle for name in candidates
+    )
     rounds = min(plan.rounds, max(plan.least_rounds, int(plan.seconds / max(round_seconds, 1e-9))))
 
     names = list(candidates)
@@ -168,8 +172,7 @@ def interleave(
             enter(candidate)
             if candidate.prepare:
                 candidate.prepare()
-            if estimate[name] < 0.2:  # wakes its threads and brings its data back into the caches
-                _once(candidate, 1)
+            _once(candidate, warm[name])
             busy = time.process_time()
             elapsed = _once(candidate, timing.calls)
             timing.seconds.append(elapsed / (timing.calls * candidate.units))

@@ -34,7 +34,10 @@ def result(
         "seconds": {"min": least, "q1": low, "median": middle, "q3": high},
         "rounds": len(timing.seconds),
         "calls": timing.calls,
-        "cores_used": float(np.median(timing.cores)) if timing.cores else None,
+        "cores_used": {
+            "at_min": timing.cores[int(np.argmin(timing.seconds))] if timing.cores else None,
+            "median": float(np.median(timing.cores)) if timing.cores else None,
+        },
         "flops": cost.flops * work.units,
         "bytes": cost.bytes * work.units,
         "basis": cost.basis,
