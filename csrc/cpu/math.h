@@ -46,10 +46,9 @@ GENCORE_INLINE F log(F x) {
   const Mask tiny = less(x, splat(1.17549435e-38f));  // subnormal: scale up
   const F scaled = select(tiny, x * 8388608.0f, x);
   // mantissa in [sqrt(1/2), sqrt(2)).
-  const I bits_of_x = as_int(scaled);
-  const I shifted = bits_of_x - 0x3f3504f3;
-  const I e = shifted >> 23;
-  const F m = as_float(bits_of_x - (e << 23));
+  const U bits_of_x = (U)scaled;
+  const I e = (I)(bits_of_x - 0x3f3504f3u) >> 23;
+  const F m = as_float((I)(bits_of_x - ((U)e << 23)));
   const F ef = to_float(e) - select(tiny, splat(23.0f), splat(0.0f));
   const F r = m - 1.0f;
   const F z = r * r;
