@@ -59,6 +59,7 @@ def matmul_public(a, s):
 
 
 BOTH = (False, True)
+ROWS = ((5, 7), (20, 33), (70, 40), (1100, 259))  # n, k
 
 
 def part_of_out(a, name):
@@ -74,7 +75,7 @@ MATMUL = Case(
         *(size(m, n, 5) for m, n in ((3, 1), (1, 3), (2, 15), (5, 16), (7, 17), (8, 31), (9, 33), (4, 48), (33, 49))),
         size(0, 3, 2), size(3, 0, 2), size(2, 3, 0), size(2, 3, 0, bias=True, activation="logistic"),
         # One row: b by rows, b by columns, narrow and in several tasks; one column.
-        *(size(1, n, k, transpose_b=tb, bias=True) for n, k in ((5, 7), (20, 33), (70, 40), (1100, 259)) for tb in BOTH),
+        *(size(1, n, k, transpose_b=tb, bias=True) for n, k in ROWS for tb in BOTH),
         *(size(m, 1, 37, transpose_a=ta, bias=True, activation="softplus") for m in (3, 50, 600) for ta in BOTH),
         # More rows than b is read in place for, several blocks of k, rows cut because panels are few.
         *(size(50, 70, 300, transpose_a=ta, transpose_b=tb, bias=True) for ta in BOTH for tb in BOTH),
