@@ -163,7 +163,6 @@ GENCORE_INLINE bool columns_compete(const Product& g) {
 
 template <class Epilogue>
 void multiply_spread(Product g, const Epilogue& epilogue) {
-  constexpr std::int64_t line = 16;
   const std::int64_t stride = (ceil_div(g.m, line) | 1) * line;
   runtime::Scratch scratch(4 * static_cast<std::size_t>(stride * g.k));
   float* copy = scratch.carve<float>(static_cast<std::size_t>(stride * g.k));
@@ -185,7 +184,7 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::i
           const Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
   const Product g{m, n, k, a, a_row, a_column, b, b_row, b_column, c, c_row};
-  if (m == 1 && a_column == 1 && n >= lanes && k > 0) {
+  if (m == 1 && a_column == 1 && n >= lanes && k >= load_depth) {
     multiply_row(g, epilogue);
   } else if (columns_compete(g)) {
     multiply_spread(g, epilogue);
