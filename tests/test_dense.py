@@ -18,7 +18,8 @@ from gencore import _core
 from gencore.kernels.dense import matmul
 
 SIZES = st.integers(0, 70)
-# Paths: one row (narrow, wide, in tasks); one column; few rows, b in place; packed; blocks of k; rows in tasks.
+# Paths: one row (narrow, wide, in tasks); one column; few rows, b in place; packed; blocks of k; rows in tasks; columns
+# of a that compete for places in the cache.
 SHAPES = (
     (1, 5, 9),
     (1, 40, 37),
@@ -27,7 +28,7 @@ SHAPES = (
     (3, 50, 70),
     (40, 100, 300),
     (200, 33, 520),
-    (64, 400, 70),
+    (256, 200, 70),
 )
 
 

@@ -1,7 +1,7 @@
 // c = epilogue(a b) for float32 matrices in any orientation: which path, which blocks, which threads.
 //
-// Every element of c is one chain of fused multiply-adds over ascending k that starts at 0. Nothing that is decided here
-// can change a bit of it: paths, tiles, blocks of k and tasks only reorder independent chains.
+// Every element of c is one chain of fused multiply-adds over ascending k that starts at 0. Nothing decided here can
+// change a bit of it: paths, tiles, blocks of k and tasks only reorder independent chains.
 #pragma once
 
 #include "../runtime/scratch.h"
@@ -12,15 +12,12 @@
 
 namespace gencore::GENCORE_LEVEL {
 
-#ifndef KBLOCK
-#define KBLOCK 256
-#endif
-constexpr std::int64_t depth_block = KBLOCK;  // rows of a panel of b at a time: it stays near the core
-constexpr std::int64_t enough_tasks = 8;      // panels that need no cutting by rows
-constexpr std::int64_t vector_chunk = 256;    // columns of one task of a vector product
-constexpr std::int64_t least_rows = 64;       // of a task, which packs b for itself
-constexpr std::int64_t unpacked_rows = 32;    // up to so many rows of c, b is read where it lies
-constexpr double serial_work = 5e5;           // multiply-adds that are not worth waking a thread for
+constexpr std::int64_t depth_block = 256;   // rows of a panel of b at a time: it stays near the core
+constexpr std::int64_t enough_tasks = 8;    // panels that need no cutting by rows
+constexpr std::int64_t vector_chunk = 256;  // columns of one task of a vector product
+constexpr std::int64_t least_rows = 64;     // of a task, which packs b for itself
+constexpr std::int64_t unpacked_rows = 32;  // up to so many rows of c, b is read where it lies
+constexpr double serial_work = 5e5;         // multiply-adds that are not worth waking a thread for
 
 struct Identity {
   GENCORE_INLINE F operator()(F x, std::int64_t) const { return x; }
@@ -37,7 +34,8 @@ struct Product {
   std::int64_t c_row;
 };
 
-// Applies the epilogue to finished sums that are still in the first-level cache: `columns` of a row of c, from `first` on.
+// Applies the epilogue to finished sums that are still in the first-level cache: `columns` of a row of c, the first of
+// them column `first`.
 template <class Epilogue>
 GENCORE_INLINE void finish_row(float* c, std::int64_t columns, std::int64_t first, const Epilogue& epilogue) {
   if (columns < lanes) {
@@ -148,15 +146,19 @@ void multiply_matrix(const Product& g, const Epilogue& epilogue) {
   // Panels of whole vectors: the last has at least two of them or is alone, so that only n < lanes needs masks.
   const Cut panels{ceil_div(g.n, lanes), ceil_div(g.n, panel_columns)};
   const Cut blocks{g.m, max_of(min_of(ceil_div(enough_tasks, panels.count), g.m / least_rows), 1)};
+  const std::int64_t half = ceil_div(panels.count, 2);
   run_tasks(g, panels.count * blocks.count, [&](std::int64_t task) {
-    const std::int64_t panel = task % panels.count, block = task / panels.count;
+    // From both halves in turn: neighbours write to the cache lines on their border, and should not do so together.
+    const std::int64_t turn = task % panels.count, block = task / panels.count;
+    const std::int64_t panel = turn % 2 == 0 ? turn / 2 : half + turn / 2;
     const std::int64_t column = panels.begin(panel) * lanes, end = min_of(panels.begin(panel + 1) * lanes, g.n);
     multiply_panel(g, blocks.begin(block), blocks.begin(block + 1), column, end - column, epilogue);
   });
 }
 
 // Columns of a that lie a multiple of 1 KB apart compete for a few places in the cache, and a tile of few rows uses up
-// little of the line that it fetches. Where many panels read them, a copy pays whose columns lie an odd number of lines apart.
+// little of the line that it fetches. Where many panels read them, a copy pays whose columns lie an odd number of lines
+// apart.
 GENCORE_INLINE bool columns_compete(const Product& g) {
   return register_rows < 8 && g.a_row == 1 && g.a_column % 256 == 0 && g.k >= 64 && g.n >= enough_tasks * panel_columns;
 }

@@ -1,6 +1,6 @@
-// The inner loop of every matrix product: a tile of c in registers, one chain of fused multiply-adds over ascending k for
-// each of its elements. Between blocks of k the sums rest in c and are loaded again, which is exact, so no blocking shows
-// in the bits.
+// The inner loop of every matrix product: a tile of c in registers, one chain of fused multiply-adds over ascending k
+// for each of its elements. Between blocks of k the sums rest in c and are loaded again, which is exact, so no blocking
+// shows in the bits.
 #pragma once
 
 #include "vec.h"

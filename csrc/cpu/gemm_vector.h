@@ -13,7 +13,7 @@ GENCORE_INLINE std::int64_t misaligned(const float* p, std::int64_t stride, std:
   return stride % unit == 0 ? -at & (unit - 1) : 0;
 }
 
-// Adds rows p .. p + Depth of b, times their elements of a, to the sums that rest in c. The first `head` columns go apart.
+// Adds `Depth` rows of b, times their elements of a, to the sums that rest in c. The first `head` columns go apart.
 template <int Depth>
 GENCORE_INLINE void add_rows(std::int64_t n, std::int64_t head, const float* a, const float* b, std::int64_t b_row,
                              float* c, bool fresh) {
@@ -47,8 +47,9 @@ inline void multiply_vector_rows(std::int64_t n, std::int64_t k, const float* a,
   for (; p < k; ++p) add_rows<1>(n, head, a + p, b + p * b_row, b_row, c, p == 0);
 }
 
-// Vectors * lanes columns of b, stored by columns (b_column apart): transposed on the way into the registers; k is at least
-// load_depth. A cache line of each column is used up at a time, since lines of many columns may compete for the same places.
+// Vectors * lanes columns of b, stored by columns (b_column apart): transposed on the way into the registers; k is at
+// least load_depth. A cache line of each column is used up at a time, since lines of many columns may compete for the
+// same places.
 template <int Vectors>
 inline void multiply_vector_columns(std::int64_t k, const float* a, const float* b, std::int64_t b_column, float* c) {
   F sum[Vectors] = {};

@@ -60,7 +60,8 @@ def matmul(
     before the activation is at most ``k eps / 2 sum_p |a[i, p] b[p, j]|`` to first order, plus the rounding of the
     bias. NaN and inf propagate. ``k = 0`` gives ``activation(bias)``.
 
-    Extra memory: none on the heap.
+    Extra memory: a panel of at most 48 KB on the stack of each thread. Below AVX-512, a copy of ``a`` where
+    ``transpose_a`` reads columns that lie a multiple of 1 KB apart.
 
     Examples
     --------
