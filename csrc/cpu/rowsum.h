@@ -8,6 +8,7 @@
 #pragma once
 
 #include "states.h"
+#include "transpose.h"
 #include "vec.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -35,15 +36,6 @@ struct Panels {
   GENCORE_INLINE float* at(std::int64_t t, std::int64_t row) const { return tile(t) + row * vectors(t) * lanes; }
 };
 
-typedef float V4 __attribute__((vector_size(16), may_alias));
-typedef std::int32_t I4 __attribute__((vector_size(16)));
-
-GENCORE_INLINE V4 load4(const float* p) {
-  V4 v;
-  std::memcpy(&v, p, 16);
-  return v;
-}
-
 // Packs tile t of m. Returns false where an element is not finite.
 inline bool pack_tile(const Panels& p, std::int64_t t, const float* m) {
   const std::int64_t first = t * tile_columns;
@@ -65,34 +57,29 @@ inline bool pack_tile(const Panels& p, std::int64_t t, const float* m) {
 inline bool pack_tile_transposed(const Panels& p, std::int64_t t, const float* m) {
   const std::int64_t first = t * tile_columns;
   const std::int64_t width = p.vectors(t) * lanes, valid = min_of(width, p.columns - first);
-  float* const tile = p.tile(t);
-  V4 probe{};
-  const std::int64_t full_rows = p.rows / 4 * 4, full_columns = valid / 4 * 4;
-  for (std::int64_t j = 0; j < full_columns; j += 4) {
-    const float* in = m + (first + j) * p.rows;
-    for (std::int64_t r = 0; r < full_rows; r += 4) {
-      const V4 a = load4(in + r), b = load4(in + p.rows + r), c = load4(in + 2 * p.rows + r), d = load4(in + 3 * p.rows + r);
-      probe += ((a - a) + (b - b)) + ((c - c) + (d - d));
-      const V4 ab0 = __builtin_shuffle(a, b, I4{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, I4{2, 6, 3, 7});
-      const V4 cd0 = __builtin_shuffle(c, d, I4{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, I4{2, 6, 3, 7});
-      float* out = tile + r * width + j;
-      const V4 t0 = __builtin_shuffle(ab0, cd0, I4{0, 1, 4, 5}), t1 = __builtin_shuffle(ab0, cd0, I4{2, 3, 6, 7});
-      const V4 t2 = __builtin_shuffle(ab1, cd1, I4{0, 1, 4, 5}), t3 = __builtin_shuffle(ab1, cd1, I4{2, 3, 6, 7});
-      std::memcpy(out, &t0, 16);
-      std::memcpy(out + width, &t1, 16);
-      std::memcpy(out + 2 * width, &t2, 16);
-      std::memcpy(out + 3 * width, &t3, 16);
-    }
-  }
+  F probe{};
   float rest = 0;
-  for (std::int64_t r = 0; r < p.rows; ++r) {
-    for (std::int64_t j = r < full_rows ? full_columns : 0; j < width; ++j) {
-      const float v = j < valid ? m[(first + j) * p.rows + r] : 0.0f;
-      rest += v - v;
-      tile[r * width + j] = v;
+  for (std::int64_t j = 0; j < width; j += lanes) {
+    const float* in = m + (first + j) * p.rows;
+    std::int64_t r = 0;
+    for (; j + lanes <= valid && r + load_depth <= p.rows; r += load_depth) {
+      F v[load_depth];
+      load_columns(in + r, p.rows, v);
+      GENCORE_UNROLL
+      for (int i = 0; i < load_depth; ++i) {
+        probe += v[i] - v[i];
+        store(p.at(t, r + i) + j, v[i]);
+      }
+    }
+    for (; r < p.rows; ++r) {
+      for (std::int64_t l = 0; l < lanes; ++l) {
+        const float v = j + l < valid ? in[l * p.rows + r] : 0.0f;
+        rest += v - v;
+        p.at(t, r)[j + l] = v;
+      }
     }
   }
-  return rest == 0 && probe[0] == 0 && probe[1] == 0 && probe[2] == 0 && probe[3] == 0;
+  return rest == 0 && bits(less_equal(abs(probe), splat(0.0f))) == (1u << lanes) - 1;
 }
 
 // Adds the panel rows that words[row] selects to x[row], for `rows` state rows; x starts at 0 if `fresh`. With Stretches, a
