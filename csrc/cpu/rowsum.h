@@ -15,7 +15,7 @@ namespace gencore::GENCORE_LEVEL {
 
 constexpr int tile_vectors = 8;
 constexpr std::int64_t tile_columns = tile_vectors * lanes;
-constexpr std::int64_t group_columns = 128;  // columns handed to the consumer at a time: one superblock of variates
+constexpr std::int64_t group_columns = 128;   // columns handed to the consumer at a time: one superblock of variates
 constexpr std::int64_t max_block_rows = 256;  // state rows of one task
 
 // A matrix (rows, columns) packed for row sums.
@@ -45,7 +45,8 @@ inline bool pack_tile(const Panels& p, std::int64_t t, const float* m) {
     const float* in = m + r * p.columns + first;
     float* out = p.at(t, r);
     for (std::int64_t j = 0; j < width; j += lanes) {
-      const F v = j + lanes <= valid ? load(in + j) : (j < valid ? load_first(in + j, static_cast<int>(valid - j)) : F{});
+      const F v = j + lanes <= valid ? load(in + j)
+                                     : (j < valid ? load_first(in + j, static_cast<int>(valid - j)) : F{});
       probe += v - v;
       store(out + j, v);
     }
@@ -82,6 +83,14 @@ inline bool pack_tile_transposed(const Panels& p, std::int64_t t, const float* m
   return rest == 0 && bits(less_equal(abs(probe), splat(0.0f))) == (1u << lanes) - 1;
 }
 
+// Towards L2: the block of 64 rows that comes next lies behind this one. With few state rows it is needed soon, and after
+// packing by several threads half of it is in another core's cache.
+template <int Vectors>
+GENCORE_INLINE void prefetch_row(const float* row) {
+  GENCORE_UNROLL
+  for (int j = 0; j < Vectors; j += 16 / lanes) __builtin_prefetch(row + j * lanes, 0, 2);
+}
+
 // Adds the panel rows that words[row] selects to x[row], for `rows` state rows; x starts at 0 if `fresh`. With Stretches, a
 // word's rows are summed apart first, and then added or subtracted.
 template <int Vectors, bool Stretches>
@@ -89,6 +98,7 @@ GENCORE_INLINE void add_selected(const float* panel, const std::uint64_t* words,
                                  std::int64_t x_stride, bool fresh, bool subtract) {
   for (std::int64_t r = 0; r < rows; ++r, x += x_stride) {
     std::uint64_t word = words[r];
+    if (r < 64) prefetch_row<Vectors>(panel + (64 + r) * (Vectors * lanes));
     if (word == 0 && !fresh) continue;
     F sum[Vectors];
     GENCORE_UNROLL
@@ -128,9 +138,9 @@ inline void add_selected(int vectors, const float* panel, const std::uint64_t* w
 // One term of a sum of products: states of `words` words times panels.
 struct Term {
   const Panels* panels;
-  const std::uint64_t* bits;   // [word][bits_stride], from the first state row of the block
+  const std::uint64_t* bits;  // [word][bits_stride], from the first state row of the block
   std::int64_t bits_stride;
-  bool subtract;               // only where sums go in stretches
+  bool subtract;  // only where sums go in stretches
 };
 
 // x = sum over terms of (+/-) bits * panels, a group of 128 columns at a time: consume(row, first_column, x) sees each
@@ -141,7 +151,8 @@ GENCORE_INLINE void row_sums(const Term* terms, int term_count, std::int64_t row
   const std::int64_t columns = terms[0].panels->columns;
   constexpr std::int64_t tiles_per_group = group_columns / tile_columns;
   for (std::int64_t group = 0; group * group_columns < columns; ++group) {
-    for (std::int64_t t = group * tiles_per_group; t < (group + 1) * tiles_per_group && t * tile_columns < columns; ++t) {
+    for (std::int64_t t = group * tiles_per_group; t < (group + 1) * tiles_per_group && t * tile_columns < columns;
+         ++t) {
       float* const part = x + (t - group * tiles_per_group) * tile_columns;
       bool fresh = true;
       for (int i = 0; i < term_count; ++i) {
@@ -149,7 +160,8 @@ GENCORE_INLINE void row_sums(const Term* terms, int term_count, std::int64_t row
         for (std::int64_t w = 0; 64 * w < term.panels->rows; ++w, fresh = false) {
           const float* panel = term.panels->at(t, 64 * w);
           const std::uint64_t* words = term.bits + w * term.bits_stride;
-          add_selected<Stretches>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh, term.subtract);
+          add_selected<Stretches>(term.panels->vectors(t), panel, words, rows, part, group_columns, fresh,
+                                  term.subtract);
         }
       }
     }
