@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gencore import _commands, _core, datasets, train
+from gencore._arguments import Parser
 
 __all__ = ["main", "parser"]
 
@@ -71,29 +72,9 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; defaults stand in the help."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=80)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.nargs == 0 or not action.option_strings:
-            return action.help
-        return super()._get_help_string(action)
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the whole command line's parser, for its help and for the tests."""
-    top = _Parser(
+    top = Parser(
         prog="gencore",
         description="Train, sample and evaluate deep generative models on compiled kernels.",
         epilog="""\
@@ -160,7 +141,7 @@ Example: 500 hidden units on the static binarisation of MNIST
       --out mnist.safetensors
   gencore evaluate mnist.safetensors --data binarized_mnist
 
-{_wrapped(_DATA_HELP)}""",
+{_DATA_HELP}""",
     )
     _add_data(rbm)
     rbm.add_argument(
@@ -294,7 +275,7 @@ The bracket of log Z: the forward estimate less 3 standard errors, and the
 greater of the forward and the reverse estimate with 3 standard errors more.
 Fewer than some ten effective runs, or a wide bracket: take more temperatures.
 
-{_wrapped(_DATA_HELP)}""",
+{_DATA_HELP}""",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="file written by gencore train or RBM.save")
     _add_data(p)
@@ -358,12 +339,6 @@ def _add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--threads", type=_count, metavar="N", help="results do not depend on it (default: all cores)"
     )
-
-
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return textwrap.fill(text, 80)
 
 
 # --- types of arguments -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The command line, end to end on small data: values checked independently, every error one line and its status."""
 
+import argparse
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from reference import rbm as reference
 
 import gencore
-from gencore import _commands, datasets
+from gencore import _bench, _commands, datasets
 from gencore.cli import main, parser
 from gencore.models import RBM
 
@@ -312,14 +313,15 @@ def every_parser(top):
 
 
 PARSERS = [p for p in every_parser(parser()) if p.prog != "gencore bench"]
+PARSERS.append(_bench.parser("gencore bench", _bench.BUILTIN))
 
 
 @pytest.mark.parametrize("p", PARSERS, ids=lambda p: p.prog)
 def test_help_explains_every_argument_with_an_example(p):
     text = p.format_help()
     assert max(map(len, text.splitlines())) <= 80
-    assert "Example" in text or p.prog == "gencore"
-    for action in p._actions:
+    assert "Example" in text or p.prog in ("gencore", "gencore bench")
+    for action in [a for a in p._actions if a.help != argparse.SUPPRESS]:
         assert action.help, action
         assert all(option in text for option in action.option_strings)
 
@@ -407,6 +409,9 @@ ERRORS = [
     ("evaluate model.safetensors", "--data"),
     ("demo --epochs none", "--epochs"),
     ("demo --out text.npy", "text.npy"),
+    ("bench dancing", "dancing", "gibbs"),
+    ("bench --peers nobody", "nobody"),
+    ("bench --threads 0", "--threads"),
     ("paint", "'paint'"),
     ("", "COMMAND"),
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gencore import _core
+from gencore._arguments import Parser
 
 from . import machine, ours, report, tuned_numpy  # noqa: F401 - ours and tuned_numpy register themselves
 from .measure import Absent, Candidate, Plan, interleave, peak_memory, time_once
@@ -124,17 +125,15 @@ def _say(text: str) -> None:
 
 def parser(prog: str, peers: Sequence[str]) -> argparse.ArgumentParser:
     """Command line of `gencore bench` and `bench/run.py`."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog=prog,
         description="Time gencore's kernels beside what a user would otherwise run, and beside the machine's limit.",
         epilog="Works: " + ", ".join(WORKS),
     )
     p.add_argument("works", nargs="*", metavar="WORK", help="names, or how they begin (gemm, cd)")
     p.add_argument("--only", metavar="A,B", help="the same as a list")
-    p.add_argument("--threads", default="1,all", metavar="N,M", help="thread counts (default: 1,all)")
-    p.add_argument(
-        "--peers", default=",".join(peers[1:]), metavar="A,B", help="peers to run (default: %(default)s)"
-    )
+    p.add_argument("--threads", default="1,all", metavar="N,M", help="thread counts")
+    p.add_argument("--peers", default=",".join(peers[1:]), metavar="A,B", help="peers to run")
     p.add_argument("--quick", action="store_true", help="fewer, shorter rounds: coarse figures in a minute")
     p.add_argument("--out", type=Path, metavar="FILE", help="append the records to this file as JSON lines")
     p.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
