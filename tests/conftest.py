@@ -5,6 +5,10 @@ from pathlib import Path
 
 from hypothesis import settings
 
+# Small products of float64 references: on a busy machine, the threads of a BLAS wait for each other at each of them, up
+# to a hundred times as long as one takes alone. Said before NumPy is loaded; programs that tests start inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import gencore
 from gencore import _core
 
