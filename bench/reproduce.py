@@ -65,8 +65,8 @@ SETTINGS = {
     ),
     "rbm-500-pcd": Setting(
         "RBM 784x500, PCD-5, 400 chains", "86.34 for CD-25; 84.86 for centred PCD-1 at threshold .5, reverse AIS 96.61",
-        500, 100, {"algorithm": "pcd", "k": 5, "batch_size": 100, "n_chains": 400, "weight_decay": 5e-5},
-        lambda: gc.train.linear(0.06, 0.0), splits=("train", "valid"),
+        500, 80, {"algorithm": "pcd", "k": 5, "batch_size": 100, "n_chains": 400, "weight_decay": 5e-5},
+        lambda: gc.train.linear(0.1, 0.0), splits=("train", "valid"),
     ),
 }  # fmt: skip
 
