@@ -134,7 +134,7 @@ def parser(prog: str, peers: Sequence[str]) -> argparse.ArgumentParser:
     p.add_argument("--only", metavar="A,B", help="the same as a list")
     p.add_argument("--threads", default="1,all", metavar="N,M", help="thread counts")
     p.add_argument("--peers", default=",".join(peers[1:]), metavar="A,B", help="peers to run")
-    p.add_argument("--quick", action="store_true", help="fewer, shorter rounds: coarse figures in a minute or two")
+    p.add_argument("--quick", action="store_true", help="fewer, shorter rounds: coarse, in a minute or two")
     p.add_argument("--out", type=Path, metavar="FILE", help="append the records to this file as JSON lines")
     p.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--child", type=int, help=argparse.SUPPRESS)  # thread count of this process
