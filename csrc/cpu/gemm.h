@@ -56,8 +56,6 @@ struct Cut {
   GENCORE_INLINE std::int64_t begin(std::int64_t part) const { return size * part / count; }
 };
 
-GENCORE_INLINE Cut row_tiles(std::int64_t rows) { return {rows, ceil_div(rows, register_rows)}; }
-
 // Rows [begin, end) of one panel of c, over one block of k.
 struct Block {
   std::int64_t begin, end;
@@ -69,16 +67,17 @@ template <class Epilogue>
 void multiply_block(const Product& g, const Block& block, const Span& span, const float* b, std::int64_t b_row,
                     std::int64_t b_last, const Epilogue& epilogue) {
   const bool adjacent = g.a_row == 1, finished = block.k + block.depth == g.k;
-  TileArguments t{nullptr,     adjacent ? g.a_column : g.a_row, b, b_row, b_last, nullptr, g.c_row, span, block.depth,
-                  block.k == 0};
-  const Cut tiles = row_tiles(block.end - block.begin);
-  for (std::int64_t tile = 0; tile < tiles.count; ++tile) {
-    const std::int64_t i = block.begin + tiles.begin(tile), rows = block.begin + tiles.begin(tile + 1) - i;
-    t.a = g.a + i * g.a_row + block.k * g.a_column;
-    t.c = g.c + i * g.c_row + block.column;
+  const std::int64_t a_stride = adjacent ? g.a_column : g.a_row;
+  const Cut tiles{block.end - block.begin, ceil_div(block.end - block.begin, register_rows)};
+  std::int64_t i = block.begin, rows = 0;
+  for (std::int64_t tile = 0; tile < tiles.count; ++tile, i += rows) {
+    rows = block.begin + tiles.begin(tile + 1) - i;
+    const float* a = g.a + i * g.a_row + block.k * g.a_column;
+    float* c = g.c + i * g.c_row + block.column;
+    const TileArguments t{a, a_stride, b, b_row, b_last, c, g.c_row, span, block.depth, block.k == 0};
     (adjacent ? tile_kernel<true>(rows, span) : tile_kernel<false>(rows, span))(t);
     if (!finished) continue;
-    for (std::int64_t r = 0; r < rows; ++r) finish_row(t.c + r * g.c_row, span.columns, block.column, epilogue);
+    for (std::int64_t r = 0; r < rows; ++r) finish_row(c + r * g.c_row, span.columns, block.column, epilogue);
   }
 }
 
