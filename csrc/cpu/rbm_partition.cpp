@@ -117,7 +117,8 @@ void log_partition_exact(const LogPartitionExact& op) {
   e.low = min_of(e.small, 6);
   const std::int64_t high_states = std::int64_t{1} << (e.small - e.low), chunk = min_of(high_states, 256);
   const std::int64_t chunks = high_states / chunk;
-  const auto S = static_cast<std::size_t>(e.small), L = static_cast<std::size_t>(e.large), P = static_cast<std::size_t>(e.padded);
+  const auto S = static_cast<std::size_t>(e.small), L = static_cast<std::size_t>(e.large),
+             P = static_cast<std::size_t>(e.padded);
   Scratch scratch(8 * (S * L + S + L + 64) + 4 * 64 * P + sizeof(LogSumExp) * static_cast<std::size_t>(chunks) + 512);
   e.rows = scratch.carve<double>(S * L);
   e.bias = scratch.carve<double>(S);
@@ -155,14 +156,15 @@ void draw_base(const float* base, std::int64_t units, std::int64_t rows, const C
 double bias_difference(const std::uint64_t* bits, std::int64_t words, std::int64_t stride, const double* difference) {
   double sum = 0;
   for (std::int64_t w = 0; w < words; ++w) {
-    for (std::uint64_t word = bits[w * stride]; word != 0; word &= word - 1) sum += difference[64 * w + __builtin_ctzll(word)];
+    for (std::uint64_t word = bits[w * stride]; word != 0; word &= word - 1)
+      sum += difference[64 * w + __builtin_ctzll(word)];
   }
   return sum;
 }
 
 // From v: adds log f_next(v) / f_now(v) to each run's log-weight and draws h at `next`, from the same sums.
-void weigh_and_draw_hidden(const Machine& m, const std::uint64_t* visible, std::int64_t rows, float* x, double now, double next,
-                           const Coordinates& at, std::uint64_t* hidden, double* log_weights) {
+void weigh_and_draw_hidden(const Machine& m, const std::uint64_t* visible, std::int64_t rows, float* x, double now,
+                           double next, const Coordinates& at, std::uint64_t* hidden, double* log_weights) {
   const F beta0 = splat(static_cast<float>(now)), beta1 = splat(static_cast<float>(next));
   row_sums(m.to_hidden, visible, rows, x, [&](std::int64_t r, std::int64_t first, const float* sums) {
     F before = splat(1.0f), after = splat(1.0f), positive{};
@@ -199,7 +201,8 @@ void ais(const Ais& op) {
   const Machine m = pack_machine(op, Ais::name, scratch);
   const float* base = padded_copy(scratch, op.base_bias.data, n_visible);
   double* difference = scratch.carve<double>(static_cast<std::size_t>(padded));
-  for (std::int64_t i = 0; i < n_visible; ++i) difference[i] = static_cast<double>(m.b[i]) - static_cast<double>(base[i]);
+  for (std::int64_t i = 0; i < n_visible; ++i)
+    difference[i] = static_cast<double>(m.b[i]) - static_cast<double>(base[i]);
   const Bits visible = Bits::carve(scratch, blocks, n_visible);
   if (op.start.given() && !pack_all(states_of(op.start), blocks, visible)) {
     runtime::reject_states(Ais::name, "start", states_of(op.start));
@@ -244,7 +247,8 @@ double softplus_sum(const float* x, const float* w, float sign, std::int64_t n) 
     for (std::int64_t j = begin; j < end; j += lanes) {
       const std::int64_t valid = min_of(lanes, end - j);
       F field = load(x + j);
-      if (w != nullptr) field = fma(valid == lanes ? load(w + j) : load_first(w + j, static_cast<int>(valid)), splat(sign), field);
+      if (w != nullptr)
+        field = fma(valid == lanes ? load(w + j) : load_first(w + j, static_cast<int>(valid)), splat(sign), field);
       softplus.add(field, valid);
     }
     total += softplus.value();
@@ -252,12 +256,10 @@ double softplus_sum(const float* x, const float* w, float sign, std::int64_t n) 
   return total;
 }
 
-// log p(v_i | rest), from the fields x of v and their softplus sum.
-double log_conditional(const rbm::Parameters& op, const float* x, double base, std::int64_t i, bool on) {
+// F(v) - F(v with unit i flipped), from the fields x of v and their softplus sum; log p(v_i | rest) is -softplus of it.
+double gain_of_flip(const rbm::Parameters& op, const float* x, double base, std::int64_t i, bool on) {
   const float sign = on ? -1.0f : 1.0f;
-  const double gain = sign * static_cast<double>(op.b[i]) + softplus_sum(x, op.w.row(i), sign, op.w.shape[1]) - base;
-  // -softplus(gain): gain = F(v) - F(v with unit i flipped)
-  return gain > 0 ? -gain - __builtin_log1p(__builtin_exp(-gain)) : -__builtin_log1p(__builtin_exp(gain));
+  return sign * static_cast<double>(op.b[i]) + softplus_sum(x, op.w.row(i), sign, op.w.shape[1]) - base;
 }
 
 // Calls body(row, fields of the row, bits of the block, row in the block, rows of the block) for blocks of a few rows, so
@@ -296,19 +298,73 @@ GENCORE_INLINE bool unit_is_on(const std::uint64_t* bits, std::int64_t rows, std
   return ((bits[i / 64 * rows + r] >> (i % 64)) & 1) != 0;
 }
 
+// e^w and e^-w of one unit's weights, 1 beyond their end; returns the largest |w|.
+float exponentiate(const float* w, std::int64_t n, float* up, float* down) {
+  F largest{};
+  for (std::int64_t j = 0; j < n; j += lanes) {
+    const F x = load_first(w + j, static_cast<int>(min_of(lanes, n - j)));
+    largest = max(largest, abs(x));
+    store(up + j, exp(x));
+    store(down + j, exp(-x));
+  }
+  float result = 0;
+  for (int l = 0; l < lanes; ++l) result = largest[l] > result ? largest[l] : result;
+  return result;
+}
+
+// sum_j ln(q_j + p_j e_j), one logarithm for `stretch` vectors of factors.
+double log_of_product(const float* p, const float* q, const float* e, std::int64_t n, std::int64_t stretch) {
+  const auto factor = [&](std::int64_t j) { return fma(load(p + j), load(e + j), load(q + j)); };
+  double total = 0;
+  for (std::int64_t begin = 0; begin < n; begin += stretch * lanes) {
+    const std::int64_t end = min_of(begin + stretch * lanes, n);
+    F even = splat(1.0f), odd = splat(1.0f);
+    std::int64_t j = begin;
+    for (; j + lanes < end; j += 2 * lanes) {
+      even *= factor(j);
+      odd *= factor(j + lanes);
+    }
+    if (j < end) even *= factor(j);
+    total += sum(log(even * odd));
+  }
+  return total;
+}
+
+// With p = logistic(x) and q = 1 - p of the hidden fields, flipping unit i changes the softplus sum by
+// sum_j ln(q_j + p_j e^(+-w_ij)): neither exponential nor cancellation in the inner loop. All factors lie between e^-|w| and
+// e^|w|, which says how many of them a product can hold.
 void pseudo_log_likelihood(const PseudoLogLikelihood& op) {
+  const std::int64_t n_visible = op.w.shape[0], n_hidden = op.w.shape[1];
   for_each_block_of_fields(op, [&](std::int64_t first, std::int64_t rows, const float* fields, std::int64_t stride,
                                    const std::uint64_t* bits) {
-    double base[16];
+    const std::int64_t gain_stride = round_up(n_visible, lanes);
+    Scratch scratch(4 * static_cast<std::size_t>(2 * rows * stride + 2 * stride + rows * gain_stride) + 320);
+    float* p = scratch.carve<float>(static_cast<std::size_t>(rows * stride));
+    float* q = scratch.carve<float>(static_cast<std::size_t>(rows * stride));
+    float* up = scratch.carve<float>(static_cast<std::size_t>(stride));
+    float* down = scratch.carve<float>(static_cast<std::size_t>(stride));
+    float* gains = scratch.carve<float>(static_cast<std::size_t>(rows * gain_stride));
     for (std::int64_t r = 0; r < rows; ++r) {
-      base[r] = softplus_sum(fields + r * stride, nullptr, 0, op.w.shape[1]);
-      op.out[first + r] = 0;
-    }
-    for (std::int64_t i = 0; i < op.w.shape[0]; ++i) {
-      for (std::int64_t r = 0; r < rows; ++r) {
-        op.out[first + r] += log_conditional(op, fields + r * stride, base[r], i, unit_is_on(bits, rows, r, i));
+      for (std::int64_t j = r * stride; j < r * stride + n_hidden; j += lanes) {
+        const F x = load(fields + j);
+        store(p + j, logistic(x));
+        store(q + j, logistic(-x));
       }
     }
+    for (std::int64_t i = 0; i < n_visible; ++i) {
+      const float largest = exponentiate(op.w.row(i), n_hidden, up, down);
+      const auto stretch = static_cast<std::int64_t>(80.0f / (largest > 0.7f ? largest : 0.7f));
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const bool on = unit_is_on(bits, rows, r, i);
+        const float* x = fields + r * stride;
+        gains[r * gain_stride + i] = static_cast<float>(
+            stretch == 0 ? gain_of_flip(op, x, softplus_sum(x, nullptr, 0, n_hidden), i, on)
+                         : (on ? -1.0 : 1.0) * static_cast<double>(op.b[i]) +
+                               log_of_product(p + r * stride, q + r * stride, on ? down : up, n_hidden, stretch));
+      }
+    }
+    for (std::int64_t r = 0; r < rows; ++r)
+      op.out[first + r] = -softplus_sum(gains + r * gain_stride, nullptr, 0, n_visible);
   });
 }
 
@@ -320,9 +376,12 @@ void stochastic_pseudo_log_likelihood(const StochasticPseudoLogLikelihood& op) {
       const auto at = philox::stream(philox::pseudo_likelihood, static_cast<std::uint64_t>(op.step),
                                      static_cast<std::uint64_t>(op.first_row + first + r));
       const auto i = static_cast<std::int64_t>((philox::word_at(op.key, at, 0) * n_visible) >> 32);
-      const double base = softplus_sum(fields + r * stride, nullptr, 0, op.w.shape[1]);
-      op.out[first + r] = static_cast<double>(n_visible) *
-                          log_conditional(op, fields + r * stride, base, i, unit_is_on(bits, rows, r, i));
+      const float* x = fields + r * stride;
+      const double base = softplus_sum(x, nullptr, 0, op.w.shape[1]);
+      const double gain = gain_of_flip(op, x, base, i, unit_is_on(bits, rows, r, i));
+      const double softplus = gain > 0 ? gain + __builtin_log1p(__builtin_exp(-gain))
+                                       : __builtin_log1p(__builtin_exp(gain));
+      op.out[first + r] = -static_cast<double>(n_visible) * softplus;
     }
   });
 }
