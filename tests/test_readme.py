@@ -66,3 +66,17 @@ def test_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
     assert len(targets) >= 3
     assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_the_table_is_the_records() -> None:
+    command, record = re.search(r"<!-- (python bench/table.py (\S+)) -->", TEXT).groups()
+    environment = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "bench/table.py", record],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"<!-- {command} -->\n{done.stdout}" in TEXT
