@@ -320,10 +320,10 @@ def _print_evaluation(result: Mapping[str, Any], log_z: LogPartition) -> None:
 
 
 def independent_log_likelihood(rates: NDArray[np.float32] | None, rows: NDArray[np.uint8]) -> float | None:
-    """Mean log-likelihood of the rows where each unit is on at its rate, kept off 0 and 1 by a thousandth."""
+    """Mean log-likelihood of the rows where each unit is on at its rate, kept off 0 and 1 by 1e-4."""
     if rates is None:
         return None
-    p = np.clip(rates.astype(np.float64), 1e-3, 1 - 1e-3)
+    p = np.clip(rates.astype(np.float64), 1e-4, 1 - 1e-4)
     return float((rows @ np.log(p) + (1 - rows) @ np.log1p(-p)).mean())
 
 
