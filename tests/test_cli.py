@@ -115,7 +115,9 @@ def test_grey_data_sets_are_cut_at_the_threshold(monkeypatch):
     assert "0.25 of white" in data.note
 
 
-LONG = shlex.split("train rbm --data digits --hidden 300 --epochs 40 --momentum 0.3 --checkpoint-every 7")
+LONG = shlex.split(
+    "train rbm --data digits --hidden 300 --epochs 40 --momentum 0.3 --checkpoint-every 40"
+)  # of 440 updates
 
 
 def assert_same_training(path, other):
