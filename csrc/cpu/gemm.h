@@ -106,15 +106,18 @@ void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std:
   }
 }
 
-// Columns [begin, end) of the only row of c.
+// Columns [begin, end) of the only row of c, fewer than 2 vector_chunk. The sums, written many times, rest on the stack:
+// in c two tasks would fight over the cache line on their border.
 template <class Epilogue>
 void multiply_vector(const Product& g, std::int64_t begin, std::int64_t end, const Epilogue& epilogue) {
+  alignas(64) float sums[2 * vector_chunk];
   const float* b = g.b + begin * g.b_column;
   if (g.b_column == 1) {
-    multiply_vector_rows(end - begin, g.k, g.a, b, g.b_row, g.c + begin);
+    multiply_vector_rows(end - begin, g.k, g.a, b, g.b_row, sums);
   } else {
-    multiply_vector_columns(end - begin, g.k, g.a, b, g.b_column, g.c + begin);
+    multiply_vector_columns(end - begin, g.k, g.a, b, g.b_column, sums);
   }
+  std::memcpy(g.c + begin, sums, 4 * static_cast<std::size_t>(end - begin));
   finish_row(g.c + begin, end - begin, begin, epilogue);
 }
 

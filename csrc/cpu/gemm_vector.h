@@ -13,7 +13,7 @@ GENCORE_INLINE std::int64_t misaligned(const float* p, std::int64_t stride, std:
   return stride % unit == 0 ? -at & (unit - 1) : 0;
 }
 
-// Adds `Depth` rows of b, times their elements of a, to the sums that rest in c. The first `head` columns go apart.
+// Adds `Depth` rows of b, times their elements of a, to the sums in c. The first `head` columns go apart.
 template <int Depth>
 GENCORE_INLINE void add_rows(std::int64_t n, std::int64_t head, const float* a, const float* b, std::int64_t b_row,
                              float* c, bool fresh) {
