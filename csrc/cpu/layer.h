@@ -8,7 +8,8 @@
 namespace gencore::GENCORE_LEVEL {
 
 // x = states w (or states w' for the visible side) by the dense product, for real-valued states.
-inline void dense_fields(const float* states, std::int64_t rows, const Matrix<const float>& w, bool visible_side, float* x) {
+inline void dense_fields(const float* states, std::int64_t rows, const Matrix<const float>& w, bool visible_side,
+                         float* x) {
   const std::int64_t in = w.shape[visible_side ? 1 : 0], units = w.shape[visible_side ? 0 : 1], ld = w.shape[1];
   gemm(rows, units, in, states, in, std::int64_t{1}, w.data, visible_side ? std::int64_t{1} : ld,
        visible_side ? ld : std::int64_t{1}, x, units, Identity{});
@@ -44,7 +45,8 @@ void for_each_group(const char* op, const Matrix<const float>& w, bool visible_s
     dense_fields(real + begin * in, rows, w, visible_side, x);
     parallel_for(ceil_div(rows, 32), [&](std::int64_t task) {
       for (std::int64_t r = 32 * task; r < min_of(rows, 32 * task + 32); ++r) {
-        for (std::int64_t first = 0; first < units; first += group_columns) consume(begin + r, first, x + r * units + first);
+        for (std::int64_t first = 0; first < units; first += group_columns)
+          consume(begin + r, first, x + r * units + first);
       }
     });
   }

@@ -21,8 +21,10 @@ struct Machine {
   float *b, *c;       // zero-padded to whole groups
 
   static std::size_t bytes(std::int64_t n_visible, std::int64_t n_hidden) {
-    return 4 * static_cast<std::size_t>(Panels::float_count(n_visible, n_hidden) + Panels::float_count(n_hidden, n_visible) +
-                                        round_up(n_visible, group_columns) + round_up(n_hidden, group_columns)) + 256;
+    return 4 * static_cast<std::size_t>(Panels::float_count(n_visible, n_hidden) +
+                                        Panels::float_count(n_hidden, n_visible) + round_up(n_visible, group_columns) +
+                                        round_up(n_hidden, group_columns)) +
+           256;
   }
 };
 
@@ -103,7 +105,9 @@ inline bool pack_all(const ConstStates& states, const Blocks& blocks, const Bits
 GENCORE_INLINE ConstStates states_of(const Matrix<const std::uint8_t>& m) {
   return {m.data, {m.shape[0], m.shape[1]}, StateType::u8};
 }
-GENCORE_INLINE States states_of(const Matrix<std::uint8_t>& m) { return {m.data, {m.shape[0], m.shape[1]}, StateType::u8}; }
+GENCORE_INLINE States states_of(const Matrix<std::uint8_t>& m) {
+  return {m.data, {m.shape[0], m.shape[1]}, StateType::u8};
+}
 
 // Where a block of rows finds its random numbers.
 struct Coordinates {

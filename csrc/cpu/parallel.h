@@ -10,9 +10,8 @@ namespace gencore::GENCORE_LEVEL {
 
 template <class Body>
 void parallel_for(std::int64_t tasks, const Body& body) {
-  runtime::parallel_for(
-      tasks, [](void* context, std::int64_t task) { (*static_cast<const Body*>(context))(task); },
-      const_cast<void*>(static_cast<const void*>(&body)));
+  runtime::parallel_for(tasks, [](void* context, std::int64_t task) { (*static_cast<const Body*>(context))(task); },
+                        const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }  // namespace gencore::GENCORE_LEVEL

@@ -16,7 +16,9 @@ using rbm::Layer;
 struct Clamp {
   const std::uint64_t* masks = nullptr;  // nullptr: nothing is clamped
   std::int64_t stride = 0, row_step = 0;
-  GENCORE_INLINE const std::uint64_t* of(std::int64_t row) const { return masks == nullptr ? nullptr : masks + row * row_step; }
+  GENCORE_INLINE const std::uint64_t* of(std::int64_t row) const {
+    return masks == nullptr ? nullptr : masks + row * row_step;
+  }
 };
 
 void draw_visible(const Machine& m, const std::uint64_t* hidden, std::int64_t rows, float* x, const Coordinates& at,
@@ -26,15 +28,17 @@ void draw_visible(const Machine& m, const std::uint64_t* hidden, std::int64_t ro
     std::uint64_t words[2];
     const auto draw = make_draw(at.key, at.domain, static_cast<std::uint64_t>(at.step),
                                 static_cast<std::uint64_t>(at.first_row + r));
-    draw_group(draw, first, m.n_visible - first,
-               [&](int offset) { return with_tail((load(sums + offset) + load(m.b + first + offset)) * scale); }, words);
+    draw_group(draw, first, m.n_visible - first, [&](int offset) {
+      return with_tail((load(sums + offset) + load(m.b + first + offset)) * scale);
+    }, words);
     put_group(visible, rows, r, first, m.n_visible, words, clamp.of(r), clamp.stride);
   });
 }
 
 void draw_hidden(const Machine& m, const std::uint64_t* visible, std::int64_t rows, float* x, const Coordinates& at,
                  std::uint64_t* hidden, const float* beta, std::int64_t beta_step) {
-  draw_side(m.to_hidden, visible, rows, x, at, hidden, [&](std::int64_t r, std::int64_t first, const float* sums, int offset) {
+  draw_side(m.to_hidden, visible, rows, x, at, hidden,
+            [&](std::int64_t r, std::int64_t first, const float* sums, int offset) {
     return with_tail((load(sums + offset) + load(m.c + first + offset)) * splat(beta[r * beta_step]));
   });
 }
@@ -69,7 +73,8 @@ void gibbs_chain(const GibbsChain& op) {
     for (std::int64_t i = 0; i < op.steps; ++i) {
       const std::int64_t step = op.first_step + i, row = op.first_row + first;
       draw_hidden(m, visible.of(task), rows, x, {op.key, philox::hidden_head, step, row}, hidden, beta, beta_step);
-      draw_visible(m, hidden, rows, x, {op.key, philox::visible_head, step, row}, visible.of(task), beta, beta_step, clamp);
+      draw_visible(m, hidden, rows, x, {op.key, philox::visible_head, step, row}, visible.of(task), beta, beta_step,
+                   clamp);
     }
     unpack_states(op.v_out, first, rows, visible.of(task));
   });
@@ -94,7 +99,8 @@ void layer_mean(const Layer& layer, const Matrix<float>& means) {
 
 void layer_sample(const Layer& layer, Key key, std::int64_t step, std::int64_t first_row, const States& out) {
   const std::int64_t n = layer.states.shape[0], units = out.shape[1], words = word_count(units);
-  Scratch scratch(4 * static_cast<std::size_t>(round_up(units, group_columns)) + 8 * static_cast<std::size_t>(n * words) + 128);
+  Scratch scratch(4 * static_cast<std::size_t>(round_up(units, group_columns)) +
+                  8 * static_cast<std::size_t>(n * words) + 128);
   const float* bias = padded_copy(scratch, layer.bias.data, units);
   auto* drawn = scratch.carve<std::uint64_t>(static_cast<std::size_t>(n * words));  // a block of one row each
   for_each_group(layer.op, layer.w, layer.visible, layer.states_name, layer.states,
@@ -154,7 +160,8 @@ struct HiddenMeans {
   float scale;
 };
 
-GENCORE_INLINE void put_means(const HiddenMeans& h, std::int64_t row, std::int64_t first, const float* sums, const float* c) {
+GENCORE_INLINE void put_means(const HiddenMeans& h, std::int64_t row, std::int64_t first, const float* sums,
+                              const float* c) {
   const std::int64_t columns = h.panels.columns;
   for (std::int64_t j = first; j < min_of(first + group_columns, columns); j += lanes) {
     float* out = h.panels.at(j / tile_columns, row) + j % tile_columns;
@@ -231,8 +238,8 @@ void weight_gradient(const CdGradient& op, const Phase& data, const Phase& model
   Scratch scratch(4 * static_cast<std::size_t>(2 * padded + groups * n_visible + blocks * padded) + 256);
   float* dh = scratch.carve<float>(static_cast<std::size_t>(padded));
   float* lambda = scratch.carve<float>(static_cast<std::size_t>(padded));
-  float* to_b = scratch.carve<float>(static_cast<std::size_t>(groups * n_visible));   // [group][visible]
-  float* to_c = scratch.carve<float>(static_cast<std::size_t>(blocks * padded));      // [block][hidden]
+  float* to_b = scratch.carve<float>(static_cast<std::size_t>(groups * n_visible));  // [group][visible]
+  float* to_c = scratch.carve<float>(static_cast<std::size_t>(blocks * padded));     // [block][hidden]
   for (std::int64_t j = 0; j < padded; ++j) {
     dh[j] = j < n_hidden ? data.mean_h[j] - model.mean_h[j] : 0;
     lambda[j] = centred && j < n_hidden ? op.offset_h[j] : 0;
@@ -294,7 +301,8 @@ Phase carve_phase(Scratch& scratch, std::int64_t rows, std::int64_t n_visible, s
 }
 
 std::size_t phase_bytes(std::int64_t rows, std::int64_t n_visible, std::int64_t n_hidden) {
-  return 4 * static_cast<std::size_t>(Panels::float_count(rows, n_hidden) + n_visible + round_up(n_hidden, group_columns)) +
+  return 4 * static_cast<std::size_t>(Panels::float_count(rows, n_hidden) + n_visible +
+                                      round_up(n_hidden, group_columns)) +
          8 * static_cast<std::size_t>(64 * word_count(n_visible) * word_count(rows)) + 256;
 }
 
@@ -333,7 +341,8 @@ void cd_gradient(const CdGradient& op) {
     std::uint64_t words[2];
     draw_group(make_draw(op.key, philox::hidden_head, static_cast<std::uint64_t>(op.first_step),
                          static_cast<std::uint64_t>(row)),
-               first, n_hidden - first, [&](int offset) { return with_tail(load(sums + offset) + load(m.c + first + offset)); }, words);
+               first, n_hidden - first,
+               [&](int offset) { return with_tail(load(sums + offset) + load(m.c + first + offset)); }, words);
     put_group(hidden_bits.of(task), data_blocks.size(task), r, first, n_hidden, words, nullptr, 0);
   };
   parallel_for(data_blocks.count(), [&](std::int64_t task) {
@@ -359,9 +368,11 @@ void cd_gradient(const CdGradient& op) {
     for (std::int64_t i = 0; i < op.k; ++i) {
       const std::int64_t step = op.first_step + i;
       if (i > 0 || persistent) {
-        draw_hidden(m, chain_bits.of(task), rows, x, {op.key, philox::hidden_head, step, first_row}, hidden_bits.of(task), &one, 0);
+        draw_hidden(m, chain_bits.of(task), rows, x, {op.key, philox::hidden_head, step, first_row},
+                    hidden_bits.of(task), &one, 0);
       }
-      draw_visible(m, hidden_bits.of(task), rows, x, {op.key, philox::visible_head, step, first_row}, chain_bits.of(task), &one, 0, {});
+      draw_visible(m, hidden_bits.of(task), rows, x, {op.key, philox::visible_head, step, first_row},
+                   chain_bits.of(task), &one, 0, {});
     }
     row_sums(m.to_hidden, chain_bits.of(task), rows, x, [&](std::int64_t r, std::int64_t first, const float* sums) {
       put_means(model.means, first_row + r, first, sums, m.c);
@@ -384,8 +395,8 @@ void cd_gradient(const CdGradient& op) {
         fields[r * n_hidden + j] = data.means.panels.at(j / tile_columns, r)[j % tile_columns];
       }
     });
-    gemm(n_visible, n_hidden, n, real, std::int64_t{1}, n_visible, fields, n_hidden, std::int64_t{1}, op.grad_w.data, n_hidden,
-         Identity{});
+    gemm(n_visible, n_hidden, n, real, std::int64_t{1}, n_visible, fields, n_hidden, std::int64_t{1}, op.grad_w.data,
+         n_hidden, Identity{});
   }
   weight_gradient(op, data, model, !binary);
   if (op.mean_v.given()) std::memcpy(op.mean_v.data, data.mean_v, 4 * static_cast<std::size_t>(n_visible));

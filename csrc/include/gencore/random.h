@@ -15,7 +15,9 @@ struct Key {
   std::uint32_t lo = 0, hi = 0;
 };
 
-GENCORE_INLINE Key make_key(std::uint64_t k) { return {static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(k >> 32)}; }
+GENCORE_INLINE Key make_key(std::uint64_t k) {
+  return {static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(k >> 32)};
+}
 
 namespace philox {
 
@@ -83,9 +85,7 @@ GENCORE_INLINE std::uint32_t half_at(Key key, Stream s, std::int64_t unit) {
 }
 
 // (0, 1), both ends open, exact in float32.
-GENCORE_INLINE float to_uniform(std::uint32_t word) {
-  return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;
-}
+GENCORE_INLINE float to_uniform(std::uint32_t word) { return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f; }
 
 }  // namespace philox
 }  // namespace gencore
