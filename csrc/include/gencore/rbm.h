@@ -7,11 +7,12 @@
 
 #include "gencore/op.h"
 
-#define GENCORE_RBM_OPS(X)                                                                                \
-  X(GibbsChain)                                                                                           \
-  X(HiddenMean)                                                                                           \
-  X(VisibleMean) X(HiddenSample) X(VisibleSample) X(FreeEnergy) X(CdGradient) X(LogPartitionExact) X(Ais) \
-      X(PseudoLogLikelihood) X(StochasticPseudoLogLikelihood)
+#define GENCORE_RBM_OPS(X)                                                                                        \
+  X(GibbsChain)                                                                                                   \
+  X(HiddenMean)                                                                                                   \
+  X(VisibleMean)                                                                                                  \
+  X(HiddenSample) X(VisibleSample) X(FreeEnergy) X(CdGradient) X(LogPartitionExact) X(Ais) X(PseudoLogLikelihood) \
+      X(StochasticPseudoLogLikelihood)
 
 namespace gencore::rbm {
 
