@@ -7,12 +7,14 @@
 
 #include "gencore/op.h"
 
-#define GENCORE_RBM_OPS(X)                                                                                        \
-  X(GibbsChain)                                                                                                   \
-  X(HiddenMean)                                                                                                   \
-  X(VisibleMean)                                                                                                  \
-  X(HiddenSample) X(VisibleSample) X(FreeEnergy) X(CdGradient) X(LogPartitionExact) X(Ais) X(PseudoLogLikelihood) \
-      X(StochasticPseudoLogLikelihood)
+// clang-format off
+#define GENCORE_RBM_OPS(X)                                                  \
+  X(GibbsChain)                                                             \
+  X(HiddenMean) X(VisibleMean) X(HiddenSample) X(VisibleSample)             \
+  X(FreeEnergy) X(CdGradient)                                               \
+  X(LogPartitionExact) X(Ais)                                               \
+  X(PseudoLogLikelihood) X(StochasticPseudoLogLikelihood)
+// clang-format on
 
 namespace gencore::rbm {
 
