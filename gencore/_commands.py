@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core, _info, datasets, plot, train
+from gencore._states import as_states
 from gencore.evaluate import LogPartition
 from gencore.models import RBM
-from gencore.models._states import as_states
 
 PICTURES, ARRAYS = (".png", ".pdf", ".svg"), (".npz", ".npy")
 
@@ -53,14 +53,20 @@ def read_data(name: str, root: Path | None, threshold: float = 0.5) -> Data:
     return Data(name, {split: getattr(data, split) for split in ("train", "valid", "test")}, note)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _load(path: Path, kinds: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    """The array of an .npy file, or those of an .npz archive by name."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = {"all": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
+        return loaded if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
     except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise ValueError(f"{path} is not an .npy or .npz file of numbers") from error
+        raise ValueError(f"{path} is not an {kinds} file of numbers") from error
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    loaded = _load(path, ".npy or .npz")
+    arrays = {"all": loaded} if isinstance(loaded, np.ndarray) else loaded
     splits = {k: v for k, v in arrays.items() if k in ("train", "valid", "test", "all")}
     if not splits and len(arrays) == 1:
         splits = {"all": next(iter(arrays.values()))}
@@ -209,12 +215,7 @@ def _start(args: argparse.Namespace, n_visible: int) -> NDArray[np.uint8]:
 
 
 def _read_rows(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise ValueError(f"{path} is not an .npy file of numbers") from error
+    loaded = _load(path, ".npy")
     if not isinstance(loaded, np.ndarray):
         raise ValueError(f"{path}: expected an .npy file, one array, received an .npz archive")
     return loaded

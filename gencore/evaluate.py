@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
 from gencore.random import Generator, KeyLike, as_key
@@ -222,7 +223,7 @@ def _base_bias(model: "RBM", base_rates: ArrayLike | None, keys: Generator) -> N
 
 def _reverse_start(model: "RBM", given: Any, last: NDArray[np.uint8], n_runs: int) -> NDArray[np.uint8]:
     if given is not None:
-        return np.ascontiguousarray(given, np.uint8)
+        return as_states("log_partition", "reverse_start", given, len(model.visible_bias))
     chains = getattr(model, "chains", None)
     source = last if chains is None else chains
     return np.ascontiguousarray(source[np.arange(n_runs) % len(source)])

@@ -57,3 +57,17 @@ def test_annealing_from_the_model_itself_is_exact():
     )
     np.testing.assert_allclose(found.log_weights, 150 * np.log(2), rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.reverse_log_weights, 150 * np.log(2), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (np.full((3, 4), 0.5), ("reverse_start", "0 and 1 only", "0.5")),
+        (np.zeros((3, 5)), ("reverse_start", "(n, 4)", "(3, 5)")),
+        (np.full((3, 4), np.nan), ("reverse_start", "nan")),
+    ],
+)
+def test_reverse_start_is_never_rounded(start, words):
+    with pytest.raises(ValueError) as caught:
+        log_partition(uniform_machine(4, 3, *WEIGHTS[0]), "ais", betas=10, n_runs=3, reverse_start=start)
+    assert all(word in str(caught.value) for word in words), caught.value

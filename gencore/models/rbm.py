@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gencore import evaluate, io
+from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
 from gencore.models import _rbm_training as training
-from gencore.models._states import as_states
 from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
 
