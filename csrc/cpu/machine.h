@@ -35,12 +35,6 @@ inline float* padded_copy(Scratch& scratch, const float* v, std::int64_t n) {
   return copy;
 }
 
-// A zero-initialised flag that tasks raise together.
-struct Flag {
-  int raised = 0;
-  GENCORE_INLINE void raise() { __atomic_store_n(&raised, 1, __ATOMIC_RELAXED); }
-};
-
 inline Panels pack_panels(const char* op, Scratch& scratch, const Matrix<const float>& w, bool transposed) {
   const std::int64_t rows = w.shape[transposed ? 1 : 0], columns = w.shape[transposed ? 0 : 1];
   const Panels p{scratch.carve<float>(static_cast<std::size_t>(Panels::float_count(rows, columns))), rows, columns};

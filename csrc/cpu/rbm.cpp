@@ -91,8 +91,7 @@ void layer_mean(const Layer& layer, const Matrix<float>& means) {
     float* out = means.row(r);
     for (std::int64_t j = first; j < min_of(first + group_columns, units); j += lanes) {
       const F mean = logistic((load(sums + j - first) + load(bias + j)) * layer.beta);
-      if (j + lanes <= units) store(out + j, mean);
-      else store_first(out + j, mean, static_cast<int>(units - j));
+      store_up_to(out + j, mean, units - j);
     }
   });
 }
@@ -272,8 +271,7 @@ void weight_gradient(const CdGradient& op, const Phase& data, const Phase& model
           dot = fma(g, load(lambda + column + j), dot);
           store(to_c_of_block + j, fma(g, splat(mu), load(to_c_of_block + j)));
         }
-        if (valid == lanes) store(out + j, g);
-        else store_first(out + j, g, valid);
+        store_up_to(out + j, g, width - j);
       }
       to_b[group * n_visible + i] = static_cast<float>(sum(dot));
     });

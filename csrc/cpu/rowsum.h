@@ -135,7 +135,7 @@ inline void add_selected(int vectors, const float* panel, const std::uint64_t* w
   }
 }
 
-// One term of a sum of products: states of `words` words times panels.
+// One term of a sum of products: states times panels.
 struct Term {
   const Panels* panels;
   const std::uint64_t* bits;  // [word][bits_stride], from the first state row of the block

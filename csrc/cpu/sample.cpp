@@ -29,15 +29,6 @@ GENCORE_INLINE philox::Stream stream_of(const sample::Coordinates& op, philox::D
   return philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + row));
 }
 
-// Stores the first `count` lanes, however many they are.
-GENCORE_INLINE void store_up_to(float* p, F v, std::int64_t count) {
-  if (count >= lanes) {
-    store(p, v);
-  } else if (count > 0) {
-    store_first(p, v, static_cast<int>(count));
-  }
-}
-
 // Fills op.out 64 units at a time: transform(words, values) turns the words of a superblock, in the order of its units,
 // into variates.
 template <class Op, class Transform>
@@ -112,7 +103,7 @@ GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end
 void bernoulli(const sample::Bernoulli& op) {
   constexpr std::int64_t at_once = 128 * superblocks_at_once;
   constexpr bool by_halves = lanes > 4;  // four lanes are SSE2's, which compares no unsigned halves
-  int outside = 0;                       // raised where a p is not in [0, 1]
+  Flag outside;                          // raised where a p is not in [0, 1]
   for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
                                 static_cast<std::uint64_t>(op.first_row + r));
@@ -129,9 +120,9 @@ void bernoulli(const sample::Bernoulli& op) {
         store_bits(op.out.row(r) + u + 64 * i, words[i], static_cast<int>(min_of(64, end - u - 64 * i)));
       }
     }
-    if (!inside) __atomic_store_n(&outside, 1, __ATOMIC_RELAXED);
+    if (!inside) outside.raise();
   });
-  if (outside != 0) runtime::reject_probability(op.name, "p", op.p);
+  if (outside.raised) runtime::reject_probability(op.name, "p", op.p);
 }
 
 // --- categorical ---------------------------------------------------------------------------------------------------
@@ -213,14 +204,14 @@ struct Masses {
 
 void categorical(const sample::Categorical& op) {
   const std::int64_t rows = op.logits.shape[0], n = op.logits.shape[1], block = max_of(task_units / max_of(n, 1), 1);
-  int bad = 0;  // raised where a row has no distribution
+  Flag bad;  // raised where a row has no distribution
   parallel_for(ceil_div(rows, block), [&](std::int64_t task) {
     Scratch scratch(Masses::bytes(n));
     Masses masses(scratch, n);
     for (std::int64_t r = task * block; r < min_of(rows, (task + 1) * block); ++r) {
       const float top = largest(op.logits.row(r), n);
       if (!(top > -__builtin_inff())) {
-        __atomic_store_n(&bad, 1, __ATOMIC_RELAXED);
+        bad.raise();
         continue;
       }
       masses.weigh(op.logits.row(r), top);
@@ -228,7 +219,7 @@ void categorical(const sample::Categorical& op) {
       op.out[r] = masses.at(static_cast<double>(u) * masses.total);
     }
   });
-  if (bad != 0) runtime::reject_logits(op.name, "logits", op.logits);
+  if (bad.raised) runtime::reject_logits(op.name, "logits", op.logits);
 }
 
 }  // namespace

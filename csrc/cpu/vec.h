@@ -223,6 +223,15 @@ GENCORE_INLINE void store_bits(std::uint8_t* p, std::uint64_t word, int n) {
 }
 #endif
 
+// Stores the first `count` lanes, however many they are.
+GENCORE_INLINE void store_up_to(float* p, F v, std::int64_t count) {
+  if (count >= lanes) {
+    store(p, v);
+  } else if (count > 0) {
+    store_first(p, v, static_cast<int>(count));
+  }
+}
+
 // Sum over lanes in lane order, in float64.
 GENCORE_INLINE double sum(F v) {
   double s = 0;
