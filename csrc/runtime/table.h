@@ -47,13 +47,15 @@ GENCORE_API void register_cuda_table(const Table* table);
 }  // namespace gencore::runtime
 
 // Each ISA level is compiled from the same sources into its own namespace and fills its slots here.
-#define GENCORE_DECLARE_LEVEL(level)              \
-  namespace gencore::level {                      \
-  void fill_dense(runtime::Table& table);         \
-  void fill_sample(runtime::Table& table);        \
-  void fill_rbm(runtime::Table& table);           \
-  void fill_rbm_partition(runtime::Table& table); \
-  void fill_optim(runtime::Table& table);         \
+#define GENCORE_DECLARE_LEVEL(level)               \
+  namespace gencore::level {                       \
+  void fill_dense(runtime::Table& table);          \
+  void fill_sample(runtime::Table& table);         \
+  void fill_sample_reparam(runtime::Table& table); \
+  void fill_sample_relaxed(runtime::Table& table); \
+  void fill_rbm(runtime::Table& table);            \
+  void fill_rbm_partition(runtime::Table& table);  \
+  void fill_optim(runtime::Table& table);          \
   }
 GENCORE_DECLARE_LEVEL(baseline)
 GENCORE_DECLARE_LEVEL(avx2)

@@ -7,10 +7,11 @@
 
 #include "gencore/sample_coordinates.h"
 
-#define GENCORE_SAMPLE_REPARAM_OPS(X)                                                                                  \
-  X(GaussianReparam)                                                                                                   \
-  X(GaussianReparamVjp) X(GaussianLogProb) X(GaussianLogProbVjp) X(LocationScale) X(LocationScaleVjp) X(GumbelSoftmax) \
-      X(GumbelSoftmaxVjp) X(RelaxedBernoulli) X(RelaxedBernoulliVjp)
+#define GENCORE_SAMPLE_REPARAM_OPS(X)                                                                                \
+  X(GaussianReparam)                                                                                                 \
+  X(GaussianReparamVjp)                                                                                              \
+  X(GaussianLogProb) X(GaussianLogProbVjp) X(LocationScale) X(LocationScaleVjp) X(GumbelSoftmax) X(GumbelSoftmaxVjp) \
+      X(RelaxedBernoulli) X(RelaxedBernoulliVjp)
 
 namespace gencore::sample {
 
