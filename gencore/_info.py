@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gencore import _core
+from gencore import _core, _cuda_support
 
 
 def cmake_dir() -> str:
@@ -43,6 +43,7 @@ def config() -> dict[str, str]:
         "isa level": f"{_core.isa()} (this processor runs: {', '.join(_core.isa_levels())}; GENCORE_ISA overrides)",
         "threads": f"{_core.num_threads()} of {os.cpu_count()} cores (GENCORE_NUM_THREADS overrides)",
         "processor": _processor(),
+        "cuda": _cuda_support.describe(),
         "cmake": cmake,
         "data": f"GENCORE_DATA {data}",
         "python": f"{sys.version.split()[0]}, {platform.platform()}",

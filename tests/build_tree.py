@@ -26,5 +26,5 @@ def loaded_library() -> Path | None:
     """The libgencore that this process runs."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
-    paths = {Path(line.split(maxsplit=5)[5]) for line in lines if "libgencore" in line}
+    paths = {Path(line.split(maxsplit=5)[5]) for line in lines if "libgencore.so" in line}
     return paths.pop() if len(paths) == 1 else None

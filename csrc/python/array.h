@@ -16,12 +16,20 @@ namespace gencore::python {
 
 namespace py = pybind11;
 
+// Where the arrays of a call are: all of them on the CPU, or all on one CUDA device.
+struct Placement {
+  std::string cpu, cuda;  // an argument of each kind
+  int device = -1;
+  void* stream = nullptr;
+};
+
 // The array behind one argument, and whoever must stay alive while its memory is used.
 struct Argument {
   const char* op;
   const char* name;
   py::handle value;
   std::vector<py::object>& keep_alive;
+  Placement& placement;
 };
 
 inline std::string type_name(py::handle value) { return py::str(py::type::handle_of(value).attr("__name__")); }
@@ -30,14 +38,47 @@ inline std::string type_name(py::handle value) { return py::str(py::type::handle
   throw TypeError(std::string(arg.op) + ": expected " + arg.name + " " + expected + ", received " + received);
 }
 
-// NumPy arrays as they are; whatever else speaks DLPack on the CPU (torch, jax, ...) zero-copy through numpy.from_dlpack.
-inline py::array as_array(const Argument& arg) {
-  if (py::isinstance<py::array>(arg.value)) return py::reinterpret_borrow<py::array>(arg.value);
+// What a View needs to know of an array, wherever its memory is.
+struct Array {
+  py::dtype dtype;
+  void* data;
+  int rank;
+  const py::ssize_t* extents;  // of a NumPy array
+  std::vector<py::ssize_t> own_extents;  // of a device array
+  bool c_order, fortran_order, aligned, writable;
+
+  const py::ssize_t* shape() const { return extents != nullptr ? extents : own_extents.data(); }
+};
+
+inline Array numpy_array(const py::array& array) {
+  const int flags = array.flags();
+  return {array.dtype(), const_cast<void*>(array.data()), static_cast<int>(array.ndim()), array.shape(), {},
+          (flags & py::array::c_style) != 0, (flags & py::array::f_style) != 0,
+          (flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, array.writeable()};
+}
+
+inline void on_the_cpu(const Argument& arg) {
+  if (arg.placement.cpu.empty()) arg.placement.cpu = arg.name;
+}
+
+Array cuda_array(const Argument& arg, const py::dict& interface);  // array_cuda.h
+
+// NumPy arrays as they are; those on a CUDA device through their interface; whatever else speaks DLPack on the CPU
+// (torch, jax, ...) zero-copy through numpy.from_dlpack.
+inline Array as_array(const Argument& arg) {
+  if (py::isinstance<py::array>(arg.value)) {
+    on_the_cpu(arg);
+    return numpy_array(py::reinterpret_borrow<py::array>(arg.value));
+  }
+  if (py::hasattr(arg.value, "__cuda_array_interface__")) {
+    return cuda_array(arg, arg.value.attr("__cuda_array_interface__"));
+  }
   if (py::hasattr(arg.value, "__dlpack__")) {
     try {
       py::object array = py::module_::import("numpy").attr("from_dlpack")(arg.value);
       arg.keep_alive.push_back(array);
-      return py::reinterpret_borrow<py::array>(array);
+      on_the_cpu(arg);
+      return numpy_array(py::reinterpret_borrow<py::array>(array));
     } catch (py::error_already_set& error) {
       wrong_type(arg, "to be an array on the CPU",
                  type_name(arg.value) + " (" + std::string(py::str(error.value())) + ")");
@@ -46,15 +87,14 @@ inline py::array as_array(const Argument& arg) {
   wrong_type(arg, "to be an array (NumPy, or one that speaks DLPack)", type_name(arg.value));
 }
 
-inline std::string dtype_text(const py::array& array) { return py::str(array.dtype()); }
+inline std::string dtype_text(const Array& array) { return py::str(array.dtype); }
 
-inline bool matches(const py::array& array, char kind, py::ssize_t itemsize) {
-  const py::dtype dtype = array.dtype();
-  return dtype.kind() == kind && dtype.itemsize() == itemsize && dtype.byteorder() != '>';
+inline bool matches(const Array& array, char kind, py::ssize_t itemsize) {
+  return array.dtype.kind() == kind && array.dtype.itemsize() == itemsize && array.dtype.byteorder() != '>';
 }
 
 template <class T>
-bool has_dtype(const py::array& array) {
+bool has_dtype(const Array& array) {
   using Value = std::remove_const_t<T>;
   if constexpr (std::is_same_v<Value, float>) return matches(array, 'f', 4);
   if constexpr (std::is_same_v<Value, double>) return matches(array, 'f', 8);
@@ -71,45 +111,43 @@ constexpr const char* dtype_name() {
   if constexpr (std::is_same_v<Value, std::uint8_t>) return "uint8 or bool";
 }
 
-inline std::string shape_of(const py::array& array) {
-  std::vector<std::int64_t> shape(array.shape(), array.shape() + array.ndim());
+inline std::string shape_of(const Array& array) {
+  std::vector<std::int64_t> shape(array.shape(), array.shape() + array.rank);
   if (shape.empty()) return "()";
   return check::shape_text(shape.data(), static_cast<int>(shape.size()));
 }
 
 // Rank, order, alignment and writability, common to every kind of View.
-inline void check_layout(const Argument& arg, const py::array& array, int rank, bool writable) {
-  if (array.ndim() != rank) {
+inline void check_layout(const Argument& arg, const Array& array, int rank, bool writable) {
+  if (array.rank != rank) {
     check::fail(arg.op, arg.name, "to have " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions"),
                 "shape " + shape_of(array));
   }
-  if ((array.flags() & py::array::c_style) == 0) {
+  if (!array.c_order) {
     wrong_type(arg, "to be contiguous in C order (cure: numpy.ascontiguousarray)",
-               (array.flags() & py::array::f_style) != 0 ? "Fortran order" : "a strided array");
+               array.fortran_order ? "Fortran order" : "a strided array");
   }
-  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
-    wrong_type(arg, "to be aligned to its elements (cure: .copy())", "an array at an odd address");
-  }
-  if (writable && !array.writeable()) wrong_type(arg, "to be writable", "a read-only array");
+  if (!array.aligned) wrong_type(arg, "to be aligned to its elements (cure: .copy())", "an array at an odd address");
+  if (writable && !array.writable) wrong_type(arg, "to be writable", "a read-only array");
 }
 
 inline std::string cure(const char* dtype) { return std::string(" (cure: .astype(numpy.") + dtype + "))"; }
 
 template <class T, int N>
 void cast(const Argument& arg, View<T, N>& view) {
-  const py::array array = as_array(arg);
+  const Array array = as_array(arg);
   if (!has_dtype<T>(array)) {
     const std::string name = dtype_name<T>();
     wrong_type(arg, "of dtype " + name + cure(name.substr(0, name.find(' ')).c_str()), dtype_text(array));
   }
   check_layout(arg, array, N, !std::is_const_v<T>);
-  view.data = static_cast<T*>(const_cast<void*>(array.data()));
-  for (int i = 0; i < N; ++i) view.shape[i] = array.shape(i);
+  view.data = static_cast<T*>(array.data);
+  for (int i = 0; i < N; ++i) view.shape[i] = array.shape()[i];
 }
 
 template <class S>
 void cast_states(const Argument& arg, S& states, bool writable) {
-  const py::array array = as_array(arg);
+  const Array array = as_array(arg);
   if (has_dtype<std::uint8_t>(array)) {
     states.type = StateType::u8;
   } else if (has_dtype<float>(array)) {
@@ -118,9 +156,9 @@ void cast_states(const Argument& arg, S& states, bool writable) {
     wrong_type(arg, "of dtype bool, uint8 or float32" + cure("uint8"), dtype_text(array));
   }
   check_layout(arg, array, 2, writable);
-  states.data = const_cast<void*>(array.data());
-  states.shape[0] = array.shape(0);
-  states.shape[1] = array.shape(1);
+  states.data = array.data;
+  states.shape[0] = array.shape()[0];
+  states.shape[1] = array.shape()[1];
 }
 inline void cast(const Argument& arg, ConstStates& states) { cast_states(arg, states, false); }
 inline void cast(const Argument& arg, States& states) { cast_states(arg, states, true); }

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "array.h"
+#include "array_cuda.h"
 #include "fingerprint.h"
 
 namespace gencore::python {
@@ -46,15 +47,17 @@ struct Binding {
     if (positional != 0) throw TypeError(std::string(Op::name) + ": takes keyword arguments only");
     Op op;
     std::vector<py::object> keep_alive;
+    Placement placement;
     Py_ssize_t used = 0;
     std::size_t field = 0;
     Op::fields([&](const char* name, auto member) {
       const py::handle value = find(names[field++], values, keywords);
       if (!value) return;
       ++used;
-      if (!value.is_none()) cast(Argument{Op::name, name, value, keep_alive}, op.*member);
+      if (!value.is_none()) cast(Argument{Op::name, name, value, keep_alive, placement}, op.*member);
     });
     if (keywords != nullptr && used != PyTuple_GET_SIZE(keywords)) reject_unknown(keywords);
+    if (!placement.cuda.empty()) place(Op::name, placement, op);
     const py::gil_scoped_release released;
     run(op);
   }

@@ -29,10 +29,12 @@ static std::atomic<const Table*> cuda_table{nullptr};
 
 void register_cuda_table(const Table* t) { cuda_table.store(t, std::memory_order_release); }
 
+static const Table* loaded_cuda_table() { return cuda_table.load(std::memory_order_acquire); }
+
 const Table& table(DeviceKind kind) {
   static const Table cpu = build_cpu_table();
   if (kind == DeviceKind::cpu) return cpu;
-  const Table* cuda = cuda_table.load(std::memory_order_acquire);
+  const Table* cuda = loaded_cuda_table();
   if (cuda == nullptr) throw TypeError("gencore: the arrays are on a CUDA device, and no CUDA module is loaded");
   return *cuda;
 }
@@ -66,6 +68,13 @@ GENCORE_OPTIM_OPS(X)
 #undef X
 
 double measure_fma_peak(double seconds) { return runtime::table(DeviceKind::cpu).fma_rate(seconds); }
+
+bool cuda_loaded() { return runtime::loaded_cuda_table() != nullptr; }
+
+int cuda_device_of(const void* data) {
+  const runtime::Table* cuda = runtime::loaded_cuda_table();
+  return cuda == nullptr ? -1 : cuda->device_of(data);
+}
 
 const char* version() { return GENCORE_VERSION; }
 

@@ -38,6 +38,7 @@ struct Table {
   RbmTable rbm;
   OptimTable optim;
   double (*fma_rate)(double seconds) = nullptr;
+  int (*device_of)(const void* data) = nullptr;  // CUDA's only
 };
 
 // The table for ops on this device. CUDA's registers itself when its module is loaded.

@@ -24,6 +24,11 @@ GENCORE_API void set_num_threads(int n);
 // Frees the scratch memory kept for the next call.
 GENCORE_API void release_scratch();
 
+// Whether ops on arrays of a CUDA device find kernels: libgencore_cuda was loaded (gencore/cuda.h).
+GENCORE_API bool cuda_loaded();
+// Number of the CUDA device that holds this memory; -1 where none does, or none is loaded.
+GENCORE_API int cuda_device_of(const void* data);
+
 // Multiply-add rate of one core in GFLOP/s (float32), measured for about `seconds`.
 GENCORE_API double measure_fma_peak(double seconds);
 

@@ -10,7 +10,11 @@
 #endif
 // Inline functions that kernel objects may use are never emitted out of line: an object compiled for AVX-512 must not
 // leave the linker a copy that an older processor could run.
+#if defined(__CUDACC__)
+#define GENCORE_INLINE __host__ __device__ inline __attribute__((always_inline))
+#else
 #define GENCORE_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace gencore {
 

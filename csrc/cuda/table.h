@@ -1,0 +1,12 @@
+// Each family's kernels, put into their slots of CUDA's dispatch table.
+#pragma once
+
+#include "../runtime/table.h"
+
+namespace gencore::cuda {
+
+void fill_sample(runtime::Table& table);
+void fill_sample_reparam(runtime::Table& table);
+void fill_sample_relaxed(runtime::Table& table);
+
+}  // namespace gencore::cuda

@@ -1,0 +1,101 @@
+"""The CUDA kernels on the CPU: built as a `gencore._cuda` for memory of this process, and arrays that lead to it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from build_tree import ROOT, loaded_library
+
+import gencore
+
+HERE = Path(__file__).parent
+SOURCES = ROOT / "csrc" / "cuda"
+
+
+@functools.cache
+def build() -> Path | str:
+    """The module, or the reason why there is none. CXXFLAGS (sanitizers) count."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    library = loaded_library()
+    if compiler is None or library is None:
+        return "no C++ compiler, or no libgencore loaded"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "no Python.h"
+    folder = Path(tempfile.mkdtemp(prefix="gencore-cuda-emulation-"))
+    flags = [
+        *("-std=c++20", "-O1", "-g", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+        *("-ffp-contract=off", "-fno-strict-aliasing", "-fno-sanitize-recover=all"),
+        *shlex.split(os.environ.get("CXXFLAGS", "")),
+        *(f"-I{HERE}", f"-I{ROOT / 'csrc' / 'include'}", f"-I{sysconfig.get_paths()['include']}"),
+        f'-DGENCORE_VERSION="{gencore.__version__}"',
+    ]
+    jobs = [
+        subprocess.Popen([compiler, *flags, "-x", "c++", "-c", source, "-o", folder / f"{source.stem}.o"])
+        for source in sorted([*SOURCES.glob("*.cu"), SOURCES / "module.cpp"])
+    ]
+    assert [job.wait(timeout=300) for job in jobs] == [0] * len(jobs), "the kernels do not compile as C++"
+    module = folder / "_cuda.so"
+    objects = sorted(folder.glob("*.o"))
+    subprocess.run([compiler, *flags, "-shared", *objects, library, "-o", module], check=True, timeout=300)
+    return module
+
+
+@functools.cache
+def module() -> ModuleType | str:
+    """`gencore._cuda` for emulated devices, imported but not registered; or the reason why there is none."""
+    path = build()
+    if isinstance(path, str):
+        return path
+    loader = importlib.machinery.ExtensionFileLoader("gencore._cuda", str(path))
+    spec = importlib.util.spec_from_file_location("gencore._cuda", path, loader=loader)
+    assert spec is not None
+    before = sys.modules.get("gencore._cuda")
+    loaded = importlib.util.module_from_spec(spec)
+    loader.exec_module(loaded)
+    if before is not None:
+        sys.modules["gencore._cuda"] = before
+    return loaded
+
+
+class DeviceArray:
+    """A NumPy array's memory, offered as a CUDA device's and in no other way."""
+
+    def __init__(self, array: np.ndarray, **interface: Any):
+        self.host = array
+        self.changes = interface
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        own = self.host.__array_interface__
+        keys = {key: own[key] for key in ("shape", "typestr", "data", "strides")}
+        return {**keys, "version": 3, "stream": None, **self.changes}
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """What CuPy's arrays do with the NumPy functions that gencore calls on them."""
+        if function is np.empty_like:
+            return DeviceArray(np.empty(kwargs["shape"], kwargs["dtype"]))
+        return NotImplemented
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.host.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.host.ndim
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        return DeviceArray(self.host.reshape(*shape))

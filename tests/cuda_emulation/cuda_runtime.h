@@ -1,0 +1,181 @@
+// CUDA on the CPU, enough to run the kernels of csrc/cuda in tests: the .cu files compile as C++ where this folder comes
+// before the toolkit's. Threads of a block are fibers that take turns at barriers and shuffles; blocks run one after the
+// other; device memory is the process's own.
+//
+// What it sees that a device may not: accesses out of bounds and undefined behaviour (with the sanitizers), barriers and
+// shuffles that not every thread reaches, launches that no device would take. Fibers run in ascending or descending
+// order (GENCORE_EMULATION_ORDER=descending): a missing barrier shows as a difference between the two.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+#include <utility>
+
+#include "fibers.h"
+
+#define __host__
+#define __device__
+#define __global__
+#define __shared__ static thread_local
+#define __launch_bounds__(...)
+
+// --- types -----------------------------------------------------------------------------------------------------------
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct uint2 {
+  unsigned x, y;
+};
+typedef struct emulated_stream* cudaStream_t;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
+enum cudaMemoryType { cudaMemoryTypeHost = 1, cudaMemoryTypeDevice = 2, cudaMemoryTypeManaged = 3 };
+struct cudaPointerAttributes {
+  cudaMemoryType type;
+  int device;
+};
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+// --- the host's side -------------------------------------------------------------------------------------------------
+
+namespace emulation {
+constexpr int devices = 2;
+inline thread_local int current_device = 0;
+}  // namespace emulation
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorName(cudaError_t e) {
+  return e == cudaSuccess ? "cudaSuccess"
+                          : e == cudaErrorInvalidDevice ? "cudaErrorInvalidDevice" : "cudaErrorInvalidConfiguration";
+}
+inline const char* cudaGetErrorString(cudaError_t e) {
+  return e == cudaSuccess ? "no error"
+                          : e == cudaErrorInvalidDevice ? "invalid device ordinal" : "invalid configuration argument";
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = emulation::current_device;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= emulation::devices) return cudaErrorInvalidDevice;
+  emulation::current_device = device;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = emulation::devices;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"emulated", 9, 0};
+  return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
+
+// Memory is the process's own: device 0 has it all.
+inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
+  *attributes = {cudaMemoryTypeDevice, 0};
+  return cudaSuccess;
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const dim3 grid = config->gridDim, block = config->blockDim;
+  const bool valid = grid.x >= 1 && grid.x <= 0x7FFFFFFFu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
+                     block.x <= 1024 && block.y == 1 && block.z == 1;
+  if (!valid) return cudaErrorInvalidConfiguration;
+  emulation::run_grid(grid.x, block.x, [&] { kernel(Parameters(arguments)...); });
+  return cudaSuccess;
+}
+
+// --- the kernel's side -----------------------------------------------------------------------------------------------
+
+struct emulated_index {
+  unsigned x, y = 0, z = 0;
+};
+#define threadIdx (emulated_index{emulation::thread_index()})
+#define blockIdx (emulated_index{emulation::block_index()})
+
+inline void __syncthreads() { emulation::block_barrier(); }
+
+namespace emulation {
+
+inline void expect_all_lanes(unsigned mask) {
+  if (mask != 0xFFFFFFFFu) fail("a shuffle of some lanes only, which is not emulated");
+}
+
+// The value that each lane of this warp hands over; there are two sets, so that one barrier an exchange is enough.
+template <class T>
+struct Exchange {
+  const unsigned char* values;
+  explicit Exchange(unsigned mask, T value) {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+    expect_all_lanes(mask);
+    unsigned char* mine = next_exchange();
+    std::memcpy(mine + 8 * lane(), &value, sizeof value);
+    warp_barrier();
+    values = mine;
+  }
+  T of(unsigned from) const {
+    T value;
+    std::memcpy(&value, values + 8 * from, sizeof value);
+    return value;
+  }
+};
+
+}  // namespace emulation
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int from) {
+  return emulation::Exchange<T>(mask, value).of(static_cast<unsigned>(from) % 32);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int by) {
+  return emulation::Exchange<T>(mask, value).of(emulation::lane() ^ static_cast<unsigned>(by));
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, int by) {
+  const unsigned lane = emulation::lane(), step = static_cast<unsigned>(by);
+  return emulation::Exchange<T>(mask, value).of(lane >= step ? lane - step : lane);
+}
+inline unsigned __ballot_sync(unsigned mask, bool one) {
+  const emulation::Exchange<bool> all(mask, one);
+  unsigned bits = 0;
+  for (unsigned i = 0; i < 32; ++i) bits |= static_cast<unsigned>(all.of(i)) << i;
+  return bits;
+}
+
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline float __fsqrt_rn(float x) { return sqrtf(x); }
+// NaN is 0, and what is too large the nearest int, as on a device.
+inline int __float2int_rn(float x) {
+  if (std::isnan(x)) return 0;
+  return x >= 2147483648.0f ? 2147483647 : x < -2147483648.0f ? -2147483647 - 1 : static_cast<int>(lrintf(x));
+}
