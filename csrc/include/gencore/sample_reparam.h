@@ -335,7 +335,7 @@ inline void LocationScale::check() const {
   if (kind != Kind::exponential) {
     check::shape(name, "loc", loc, {scale.shape[0], scale.shape[1]}, "the shape of scale");
   } else if (loc.given()) {
-    check::fail(name, "loc", "to be left out: exponential has none", "an array");
+    check::fail(name, "loc", "to be left out where kind is exponential", "an array");
   }
   check::shape(name, "out", out, {scale.shape[0], scale.shape[1]}, "the shape of scale");
   check_coordinates(name, scale.shape[0]);
