@@ -1,20 +1,59 @@
-"""What the families' Python sides share: arrays as the matrices that kernels take."""
+"""What the families' Python sides share: arrays as the matrices that kernels take, and outputs beside their inputs.
 
+An array is on a CUDA device if it has ``__cuda_array_interface__``: CuPy's, PyTorch's, Numba's and others. No package is
+imported here that the caller has not imported.
+"""
+
+import math
+import sys
 from typing import Any
 
 import numpy as np
 
-__all__ = ["as_matrix"]
+__all__ = ["as_matrix", "contiguous", "empty", "is_cuda_array"]
+
+
+def is_cuda_array(array: Any) -> bool:
+    """Whether the memory of an array is on a CUDA device."""
+    return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
 
 
 def as_matrix(op: str, name: str, array: Any) -> Any:
     """Rows x last axis of an array, sharing its memory. What the kernel would refuse is left for it to say."""
-    if not isinstance(array, np.ndarray) or array.ndim == 2:
+    if isinstance(array, np.ndarray):
+        if array.ndim == 2:
+            return array
+        in_order = array.flags.c_contiguous
+    elif is_cuda_array(array) and len(array.shape) != 2:
+        in_order = array.__cuda_array_interface__.get("strides") is None
+    else:
         return array
-    if not array.flags.c_contiguous:
+    if not in_order:
         raise TypeError(
             f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
             "received a strided array"
         )
-    columns = array.shape[-1] if array.ndim > 0 else 1
-    return array.reshape(array.size // columns if columns > 0 else 0, columns)
+    size = math.prod(array.shape)
+    columns = array.shape[-1] if len(array.shape) > 0 else 1
+    return array.reshape(size // columns if columns > 0 else 0, columns)
+
+
+def contiguous(array: Any) -> Any:
+    """The array, or a copy of it in C order."""
+    if not is_cuda_array(array):
+        return np.ascontiguousarray(array)
+    if array.__cuda_array_interface__.get("strides") is None:
+        return array
+    return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")
+
+
+def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """A new array where `like` is: NumPy's, or of the kind of a CUDA array."""
+    if not is_cuda_array(like):
+        return np.empty(shape, dtype)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=like.device)
+    if not hasattr(like, "__array_function__"):
+        raise TypeError(f"expected an array that numpy.empty_like understands, received {type(like).__name__}")
+    return np.empty_like(like, dtype=dtype, shape=shape)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
-from gencore.kernels._arrays import as_matrix
+from gencore.kernels._arrays import as_matrix, contiguous, empty
 from gencore.random import KeyLike, as_key
 
 __all__ = ["gumbel_softmax", "gumbel_softmax_vjp", "relaxed_bernoulli", "relaxed_bernoulli_vjp"]
@@ -104,7 +104,7 @@ def relaxed_bernoulli(
 
 
 def _draw(op: str, logits: Any, **options: Any) -> Any:
-    y = np.empty(np.shape(logits), np.float32)
+    y = empty(logits, np.shape(logits), np.float32)
     function = getattr(_core, op.replace(".", "_"))
     function(logits=as_matrix(op, "logits", logits), y=as_matrix(op, "y", y), **options)
     return y
@@ -112,8 +112,8 @@ def _draw(op: str, logits: Any, **options: Any) -> Any:
 
 def _draw_vjp(op: str, grad: Any, **arguments: Any) -> Any:
     """Gradients of sums come broadcast, so that of the result is made contiguous."""
-    grad = np.ascontiguousarray(grad)
-    out = np.empty(np.shape(grad), np.float32)
+    grad = contiguous(grad)
+    out = empty(grad, np.shape(grad), np.float32)
     for name in ("y", "logits"):
         if name in arguments:
             arguments[name] = as_matrix(op, name, arguments[name])

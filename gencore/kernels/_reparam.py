@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
-from gencore.kernels._arrays import as_matrix
+from gencore.kernels._arrays import as_matrix, contiguous, empty
 from gencore.random import KeyLike, as_key
 
 __all__ = [
@@ -135,8 +135,8 @@ def _repeated(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
 def _gaussian(name: str, mu: Any, logvar: Any, samples: int, **coordinates: int) -> tuple[Any, Any]:
     op = "sample.gaussian_reparam"
     shape = _repeated(np.shape(mu), samples if isinstance(samples, int) and samples > 0 else 1)
-    z = np.empty(shape, np.float32)
-    per_row = np.empty(np.shape(mu)[:-1] if name == "kl" else shape[:-1], np.float32)
+    z = empty(mu, shape, np.float32)
+    per_row = empty(mu, np.shape(mu)[:-1] if name == "kl" else shape[:-1], np.float32)
     rows: dict[str, Any] = {name: per_row.reshape(-1)}
     _core.sample_gaussian_reparam(
         mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar), samples=samples,
@@ -193,7 +193,7 @@ def gaussian_reparam_vjp(
     Sums over draws are float32. Gradient: to every array, in NumPy functions. Extra memory: 33 KB a thread.
     """
     op = "sample.gaussian_reparam_vjp"
-    grad_mu, grad_logvar = np.empty(np.shape(mu), np.float32), np.empty(np.shape(mu), np.float32)
+    grad_mu, grad_logvar = (empty(mu, np.shape(mu), np.float32) for _ in range(2))
     _core.sample_gaussian_reparam_vjp(
         mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar), samples=samples,
         grad_z=_matrix_of(grad_z), grad_kl=_vector_of(grad_kl), grad_log_ratio=_vector_of(grad_log_ratio),
@@ -205,11 +205,11 @@ def gaussian_reparam_vjp(
 
 def _matrix_of(grad: Any) -> Any:
     """A gradient as the matrix that kernels take; gradients of sums come broadcast."""
-    return None if grad is None else as_matrix("", "", np.ascontiguousarray(grad))
+    return None if grad is None else as_matrix("", "", contiguous(grad))
 
 
 def _vector_of(grad: Any) -> Any:
-    return None if grad is None else np.ascontiguousarray(grad).reshape(-1)
+    return None if grad is None else contiguous(grad).reshape(-1)
 
 
 def _gaussian_kl_rule(_needs: Any, g: Any, _ans: Any, mu: Any, logvar: Any, **options: Any) -> Any:
@@ -238,7 +238,7 @@ def _gaussian_vjp_rule(
     """With a, b the gradients of grad_mu and grad_logvar, and w = a + b sd eps / 2, the gradient of t."""
     shape = np.shape(mu)
     draws = (samples, *shape)
-    noise = np.empty(_repeated(shape, samples), np.float32)
+    noise = empty(mu, _repeated(shape, samples), np.float32)
     _core.sample_normal(out=as_matrix("", "", noise), key=key, step=step, first_row=first_row)
     eps, sd = noise.reshape(draws), np.exp(0.5 * logvar)
     a, b = (np.zeros(shape, np.float32) if x is None else x for x in g)
@@ -296,7 +296,7 @@ def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -
         Wrong shape, dtype or memory order.
     """
     op = "sample.gaussian_log_prob"
-    out = np.empty(np.shape(x)[:-1], np.float32)
+    out = empty(x, np.shape(x)[:-1], np.float32)
     _core.sample_gaussian_log_prob(
         x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar),
         samples=_times(x, mu), out=out.reshape(-1),
@@ -335,7 +335,7 @@ def gaussian_log_prob_vjp(
     Gradient: to every array, in NumPy functions. Extra memory: 19 KB a thread.
     """
     op = "sample.gaussian_log_prob_vjp"
-    outs = [np.empty(np.shape(array), np.float32) for array in (x, mu, logvar)]
+    outs = [empty(array, np.shape(array), np.float32) for array in (x, mu, logvar)]
     _core.sample_gaussian_log_prob_vjp(
         grad=_vector_of(grad), x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu),
         logvar=as_matrix(op, "logvar", logvar), samples=_times(x, mu),
@@ -426,7 +426,7 @@ def _kind(kind: str) -> int:
 
 def _located(loc: Any, scale: Any, **options: int) -> Any:
     op = "sample.location_scale"
-    out = np.empty(np.shape(scale), np.float32)
+    out = empty(scale, np.shape(scale), np.float32)
     _core.sample_location_scale(
         loc=as_matrix(op, "loc", loc),
         scale=as_matrix(op, "scale", scale),
@@ -467,7 +467,7 @@ def location_scale_vjp(
     -------
     grad_loc, grad_scale : float32 of the shape of `grad`
     """
-    grad_loc, grad_scale = np.empty(np.shape(grad), np.float32), np.empty(np.shape(grad), np.float32)
+    grad_loc, grad_scale = (empty(grad, np.shape(grad), np.float32) for _ in range(2))
     _core.sample_location_scale_vjp(
         grad=_matrix_of(grad), y=_matrix_of(y), kind=kind, grad_loc=_matrix_of(grad_loc),
         grad_scale=_matrix_of(grad_scale), key=key, step=step, first_row=first_row,

@@ -9,7 +9,10 @@ keys and steps give independent numbers.
 Reparameterised draws (`gaussian_reparam`, `location_scale`, `gumbel_softmax`, `relaxed_bernoulli`) are differentiable:
 their gradients compute the noise again from its coordinates, and none is ever stored.
 
-Uniforms and Bernoulli draws are the same bits on every ISA level; normal and exponential variates agree to the
+Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
+on CuPy's (or PyTorch's) current stream, and nothing waits for them.
+
+Uniforms and Bernoulli draws are the same bits on every ISA level and device; normal and exponential variates agree to the
 rounding of their logarithms.
 
 Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3" (Philox4x32-10).
@@ -22,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.kernels._arrays import as_matrix
+from gencore.kernels._arrays import as_matrix, empty
 from gencore.kernels._relaxed import (
     gumbel_softmax,
     gumbel_softmax_vjp,
@@ -74,12 +77,12 @@ def uniform(
     first_row : int
         Row of the first random numbers; rows go to 2^32 - 1.
     out : float32 array of that shape, optional
-        Where to write.
+        Where to write; may be on a CUDA device.
 
     Returns
     -------
     float32 array of that shape
-        ``out``, or a new array.
+        ``out``, or a new NumPy array.
 
     Raises
     ------
@@ -168,10 +171,11 @@ def bernoulli(
     Raises
     ------
     ValueError, TypeError
-        A p outside [0, 1] or NaN; wrong dtype or memory order; as in `uniform`.
+        On the CPU, a p outside [0, 1] or NaN (on a CUDA device, which is not waited for, it counts as the nearer end,
+        NaN as 0); wrong dtype or memory order; as in `uniform`.
     """
     if out is None:
-        out = np.empty(np.shape(p), np.uint8)
+        out = empty(p, np.shape(p), np.uint8)
     _core.sample_bernoulli(
         p=as_matrix("sample.bernoulli", "p", p), out=as_matrix("sample.bernoulli", "out", out),
         key=as_key(key), first_row=first_row, step=step,
@@ -206,9 +210,10 @@ def categorical(
     Raises
     ------
     ValueError, TypeError
-        A logit that is NaN or inf, or a row of -inf only; no categories; wrong dtype or memory order.
+        On the CPU, a logit that is NaN or inf, or a row of -inf only (on a CUDA device, which is not waited for, such
+        rows get -1); no categories; wrong dtype or memory order.
     """
-    out = np.empty(np.shape(logits)[:-1], np.int64)
+    out = empty(logits, np.shape(logits)[:-1], np.int64)
     _core.sample_categorical(
         logits=as_matrix("sample.categorical", "logits", logits), out=out.reshape(-1), key=as_key(key),
         first_row=first_row, step=step,

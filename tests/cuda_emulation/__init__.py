@@ -85,6 +85,8 @@ class DeviceArray:
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """What CuPy's arrays do with the NumPy functions that gencore calls on them."""
+        if function is np.shape:
+            return self.shape
         if function is np.empty_like:
             return DeviceArray(np.empty(kwargs["shape"], kwargs["dtype"]))
         return NotImplemented
