@@ -6,6 +6,7 @@ No package is imported here that the caller has not imported.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = ["describe", "load", "stream_of"]
@@ -26,12 +27,12 @@ def load() -> None:
 
 def describe() -> str:
     """One line: what was built, and which devices there are."""
+    if find_spec("gencore._cuda") is None:
+        return "not built (cure: GENCORE_CUDA=1 pip install .)"
     try:
         from gencore import _cuda
     except ImportError as error:
-        if not str(error).startswith("cannot import name '_cuda'"):
-            return f"built, but cannot be loaded ({error})"
-        return "not built (cure: GENCORE_CUDA=1 pip install .)"
+        return f"built, but cannot be loaded ({error})"
     return _cuda.describe()
 
 

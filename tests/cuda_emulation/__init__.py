@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.machinery
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -55,19 +53,16 @@ def build() -> Path | str:
 
 @functools.cache
 def module() -> ModuleType | str:
-    """`gencore._cuda` for emulated devices, imported but not registered; or the reason why there is none."""
+    """What `gencore._cuda` is, for emulated devices, imported but not loaded; or the reason why there is none."""
     path = build()
     if isinstance(path, str):
         return path
-    loader = importlib.machinery.ExtensionFileLoader("gencore._cuda", str(path))
-    spec = importlib.util.spec_from_file_location("gencore._cuda", path, loader=loader)
+    spec = importlib.util.spec_from_file_location(f"{__name__}._cuda", path)
     assert spec is not None
-    before = sys.modules.get("gencore._cuda")
-    loaded = importlib.util.module_from_spec(spec)
-    loader.exec_module(loaded)
-    if before is not None:
-        sys.modules["gencore._cuda"] = before
-    return loaded
+    assert spec.loader is not None
+    emulated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(emulated)
+    return emulated
 
 
 class DeviceArray:
@@ -98,6 +93,9 @@ class DeviceArray:
     @property
     def ndim(self) -> int:
         return self.host.ndim
+
+    def tobytes(self) -> bytes:
+        return self.host.tobytes()
 
     def reshape(self, *shape: Any) -> DeviceArray:
         return DeviceArray(self.host.reshape(*shape))

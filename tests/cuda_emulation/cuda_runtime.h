@@ -55,6 +55,8 @@ struct cudaLaunchConfig_t {
 namespace emulation {
 constexpr int devices = 2;
 inline thread_local int current_device = 0;
+inline thread_local int launch_device = -1;  // of the last launch, as its stream
+inline thread_local const void* launch_stream = nullptr;
 }  // namespace emulation
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -89,10 +91,26 @@ inline cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 inline cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
 
-// Memory is the process's own: device 0 has it all.
-inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
-  *attributes = {cudaMemoryTypeDevice, 0};
+// Memory is the process's own: device 0 has it all, but for what GENCORE_EMULATION_DEVICE_1 ("first:end") says.
+inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
+  const char* range = std::getenv("GENCORE_EMULATION_DEVICE_1");
+  std::uintptr_t first = 0, end = 0;
+  if (range != nullptr) {
+    char* rest = nullptr;
+    first = std::strtoull(range, &rest, 10);
+    end = std::strtoull(rest + 1, nullptr, 10);
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  *attributes = {cudaMemoryTypeDevice, address >= first && address < end ? 1 : 0};
   return cudaSuccess;
+}
+
+// For the tests.
+extern "C" {
+__attribute__((used, visibility("default"))) inline int emulation_launch_device() { return emulation::launch_device; }
+__attribute__((used, visibility("default"))) inline const void* emulation_launch_stream() {
+  return emulation::launch_stream;
+}
 }
 
 template <class... Parameters, class... Arguments>
@@ -102,6 +120,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const bool valid = grid.x >= 1 && grid.x <= 0x7FFFFFFFu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
                      block.x <= 1024 && block.y == 1 && block.z == 1;
   if (!valid) return cudaErrorInvalidConfiguration;
+  emulation::launch_device = emulation::current_device;
+  emulation::launch_stream = config->stream;
   emulation::run_grid(grid.x, block.x, [&] { kernel(Parameters(arguments)...); });
   return cudaSuccess;
 }

@@ -1,0 +1,441 @@
+"""The CUDA column: its kernels on an emulated device, the way of a device array to them, and, marked `gpu`, a real one.
+
+The emulation (cuda_emulation/) compiles csrc/cuda as C++ and registers it as the CUDA kernels; its arrays are host memory
+that is offered as a device's. So every row of the grid that has a CUDA kernel takes the whole way that a CuPy array takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import test_cases
+from cases import CASES
+from cases.case import Case, assert_agrees, expected_of
+
+import cuda_emulation
+from cuda_emulation import DeviceArray
+from gencore import _core, _cuda_support, _info
+from gencore.kernels import rbm, sample
+
+FAMILIES = ("sample",)  # that have CUDA kernels
+
+
+# --- the grid on an emulated device ---------------------------------------------------------------------------
+
+
+def wrapped(value):
+    return DeviceArray(value) if isinstance(value, np.ndarray) else value
+
+
+def unwrapped(value):
+    return value.host if isinstance(value, DeviceArray) else value
+
+
+class OnDevice(Case):
+    """A row of the grid whose arrays are on the emulated device."""
+
+    @property
+    def function(self):
+        compiled = super().function
+        return lambda **arguments: compiled(**{name: wrapped(v) for name, v in arguments.items()})
+
+
+def on_device(case):
+    return OnDevice(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)})
+
+
+DEVICE_CASES = {name: on_device(case) for name, case in CASES.items() if name.partition(".")[0] in FAMILIES}
+ROWS = [pytest.param(c, i, id=f"{name}-{i}") for name, c in DEVICE_CASES.items() for i in range(len(c.sizes))]
+every_row = pytest.mark.parametrize(("case", "i"), ROWS)
+every_case = pytest.mark.parametrize("case", DEVICE_CASES.values(), ids=DEVICE_CASES)
+
+
+def load_real_kernels():
+    """The CUDA kernels that were built, instead of emulated ones."""
+    _cuda_support.load()
+
+
+@pytest.fixture(scope="module")
+def emulation():
+    """The emulated kernels serve arrays on CUDA devices."""
+    module = cuda_emulation.module()
+    if isinstance(module, str):
+        pytest.skip(f"no CUDA emulation: {module}")
+    module.load()
+    yield ctypes.CDLL(str(cuda_emulation.build()))
+    if _cuda_support.describe().startswith("toolkit"):
+        load_real_kernels()
+
+
+@every_row
+def test_forward(case, i, emulation):
+    """Within the bounds of the reference; uniforms and draws, whose bound is 0, are hence the CPU's bits."""
+    assert_agrees(case.run_size(case.sizes[i]), expected_of(case.name, i), f"{case.name} on a device")
+
+
+@pytest.mark.parametrize(("case", "i"), [row for row in ROWS if row.values[0].public])
+def test_public_function(case, i, emulation):
+    """Results are arrays of the kind that came in, with the op's bits."""
+    size = case.sizes[i]
+    arguments = {name: wrapped(value) for name, value in case.good_inputs(size).items()}
+    results = case.public(arguments, size)
+    if any(isinstance(value, DeviceArray) for value in arguments.values()):
+        assert all(isinstance(value, DeviceArray) for value in results.values())
+    results = {name: unwrapped(value) for name, value in results.items()}
+    assert_agrees(results, expected_of(case.name, i), f"{case.name} through gencore.kernels")
+
+
+@every_row
+def test_order_of_threads_does_not_show(case, i, emulation, monkeypatch):
+    """Where a barrier is missing, threads that run first in one order run last in the other."""
+    ascending = case.run_size(case.sizes[i])
+    monkeypatch.setenv("GENCORE_EMULATION_ORDER", "descending")
+    test_cases.same_bits(ascending, case.run_size(case.sizes[i]), case.name)
+
+
+@pytest.mark.parametrize(
+    ("case", "i"), [r for r in ROWS if r.values[0].batch and r.values[0].sizes[r.values[1]]["n"] > 1]
+)
+def test_same_bits_for_any_split_of_the_batch(case, i, emulation):
+    test_cases.test_same_bits_for_any_split_of_the_batch(case, i)
+
+
+@every_row
+def test_inputs_are_never_written(case, i, emulation):
+    test_cases.test_inputs_are_never_written(case, i)
+
+
+@pytest.mark.parametrize(("case", "i"), [row for row in ROWS if row.values[0].optional])
+def test_optional_outputs_do_not_change_the_others(case, i, emulation):
+    test_cases.test_optional_outputs_do_not_change_the_others(case, i)
+
+
+# Sums over the categories are taken in another order than on the CPU.
+SAME_BITS = [row for row in ROWS if not row.values[0].name.startswith("sample.gumbel_softmax")]
+
+
+@pytest.mark.parametrize(("case", "i"), SAME_BITS)
+@pytest.mark.skipif(_core.isa() == "baseline", reason="this level has no fused multiply-add")
+def test_same_bits_as_the_cpu(case, i, emulation):
+    """The elementary functions are the CPU's polynomials, step by step; float64 sums of rows round to the same float32.
+
+    That of two sums in another order need not hold for every row there is; it does for these.
+    """
+    size = case.sizes[i]
+    test_cases.same_bits(case.run_size(size), CASES[case.name].run_size(size), case.name)
+
+
+# --- wrong calls ----------------------------------------------------------------------------------------------
+
+
+def same_kind(a, b):
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype == b.dtype
+
+
+@every_case
+def test_wrong_calls(case, emulation):
+    """What the CPU refuses, but for values of elements, which a device would have to be waited for to know."""
+    call = test_cases.good_call(case)
+    case.function(**call)
+    for bad in test_cases.all_bad(case):
+        right, wrong = call.get(bad.argument), bad.apply(call)[bad.argument]
+        if any(bad is own for own in case.bad) and same_kind(right, wrong):
+            continue
+        try:
+            test_cases.refuses(case, bad)
+        except BaseException as error:
+            error.add_note(f"{case.name} with {bad}")
+            raise
+
+
+def test_wrong_values_show_in_the_results(emulation):
+    """As the docstrings say: nothing is checked, and nothing but the row concerned is touched."""
+    p = np.float32([[0.5, np.nan, 1.5, -0.5, np.inf, -np.inf]])
+    drawn = sample.bernoulli(DeviceArray(p), 1).host
+    assert drawn[0, 1:].tolist() == [0, 1, 0, 1, 0]
+    assert drawn[0, 0] == sample.bernoulli(np.full((1, 6), np.float32(0.5)), 1)[0, 0]
+    logits = np.zeros((4, 3), np.float32)
+    logits[0, 1], logits[1, 2], logits[2] = np.nan, np.inf, -np.inf
+    drawn = sample.categorical(DeviceArray(logits), 1).host
+    assert drawn[:3].tolist() == [-1, -1, -1]
+    assert drawn[3] == sample.categorical(np.zeros((4, 3), np.float32), 1)[3]
+
+
+@pytest.mark.parametrize("categories", [3, 40, 700])
+@pytest.mark.parametrize("hard", [False, True])
+def test_nan_stays_in_its_row(categories, hard, emulation):
+    logits = np.zeros((5, categories), np.float32)
+    whole = sample.gumbel_softmax(DeviceArray(logits.copy()), 0.5, 1, hard).host
+    logits[1, 0], logits[2, 1], logits[3] = np.nan, np.inf, -np.inf
+    y = sample.gumbel_softmax(DeviceArray(logits), 0.5, 1, hard).host
+    assert np.isnan(y[1:4]).any(axis=1).all()
+    assert y[[0, 4]].tobytes() == whole[[0, 4]].tobytes()
+
+
+# --- the boundary ---------------------------------------------------------------------------------------------
+
+
+def matrix(rows=2, columns=3):
+    return np.zeros((rows, columns), np.float32)
+
+
+def test_cpu_and_device_do_not_mix(emulation):
+    words = r"sample.bernoulli: expected all arrays on one device, received out on the CPU and p on a CUDA device"
+    with pytest.raises(TypeError, match=words):
+        sample.bernoulli(DeviceArray(matrix()), 1, out=np.zeros((2, 3), np.uint8))
+
+
+def test_two_devices_do_not_mix(emulation, monkeypatch):
+    p, out = matrix(), np.zeros((2, 3), np.uint8)
+    first = out.__array_interface__["data"][0]
+    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"{first}:{first + out.nbytes}")
+    words = "expected out on CUDA device 0, as p, received an array on CUDA device 1"
+    with pytest.raises(TypeError, match=words):
+        sample.bernoulli(DeviceArray(p), 1, out=DeviceArray(out))
+
+
+def test_kernels_run_on_the_device_of_the_arrays(emulation, monkeypatch):
+    out = matrix()
+    sample.uniform((2, 3), 1, out=DeviceArray(out))
+    assert emulation.emulation_launch_device() == 0
+    first = out.__array_interface__["data"][0]
+    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"{first}:{first + out.nbytes}")
+    sample.uniform((2, 3), 1, out=DeviceArray(out))
+    assert emulation.emulation_launch_device() == 1
+
+
+def test_a_masked_array_is_refused(emulation):
+    with pytest.raises(TypeError, match="expected out to be an array without a mask"):
+        sample.uniform((2, 3), 1, out=DeviceArray(matrix(), mask=DeviceArray(matrix())))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((2, 3), (12, 4)), ((2, 3), None), ((1, 3), (4, 4)), ((3, 1), (4, 400))]
+)
+def test_strides_of_arrays_in_order(shape, strides, emulation):
+    out = np.zeros(shape, np.float32)
+    _core.sample_uniform(out=DeviceArray(out, strides=strides), key=1)
+    assert np.array_equal(out, sample.uniform(shape, 1))
+
+
+@pytest.mark.parametrize(("strides", "words"), [((4, 8), "Fortran order"), ((24, 8), "a strided array")])
+def test_strides_of_other_arrays(strides, words, emulation):
+    memory = DeviceArray(np.zeros((2, 6), np.float32)[:, :3].copy(), strides=strides)
+    with pytest.raises(TypeError, match=f"out to be contiguous in C order .* received {words}"):
+        _core.sample_uniform(out=memory, key=1)
+
+
+def test_an_array_without_elements_has_no_memory(emulation):
+    out = DeviceArray(np.zeros((0, 3), np.float32), data=(0, False))
+    _core.sample_uniform(out=out, key=1)
+
+
+def test_more_axes_than_two(emulation):
+    p = np.full((2, 3, 5), 0.5, np.float32)
+    assert np.array_equal(sample.bernoulli(DeviceArray(p), 1).host, sample.bernoulli(p, 1))
+    with pytest.raises(TypeError, match=r"sample.bernoulli: expected p to be contiguous in C order"):
+        sample.bernoulli(DeviceArray(np.zeros((2, 3, 10), np.float32)[:, :, ::2]), 1)
+
+
+def test_a_family_without_cuda_kernels_says_so(emulation):
+    w, b, c, v = (DeviceArray(np.zeros(s, np.float32)) for s in ((3, 2), (3,), (2,), (4, 3)))
+    with pytest.raises(TypeError, match=r"rbm.free_energy: .*(no kernel for this device|one device)"):
+        rbm.free_energy(w, b, c, v)
+
+
+def test_the_stream_reaches_the_launch(emulation):
+    for stream, expected in ((None, None), (1, 1), (2, 2), (0xABC0, 0xABC0)):
+        emulation.emulation_launch_stream.restype = ctypes.c_void_p
+        sample.uniform((2, 3), 1, out=DeviceArray(matrix(), stream=stream))
+        assert emulation.emulation_launch_stream() == expected
+
+
+def test_which_stream(monkeypatch):
+    """PyTorch's own for its tensors, then CuPy's current one, then the interface's, then the default."""
+    array = DeviceArray(matrix())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert _cuda_support.stream_of(array, None) == 0
+    assert _cuda_support.stream_of(array, 7) == 7
+
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=8)))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert _cuda_support.stream_of(array, 7) == 8
+
+    class Tensor:
+        device = "cuda:0"
+
+    streams = {"cuda:0": types.SimpleNamespace(cuda_stream=9)}
+    torch = types.SimpleNamespace(Tensor=Tensor, cuda=types.SimpleNamespace(current_stream=streams.__getitem__))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert _cuda_support.stream_of(Tensor(), None) == 9
+    assert _cuda_support.stream_of(array, None) == 8
+
+
+WITHOUT = """
+import sys
+sys.modules["gencore._cuda"] = None
+import numpy as np
+from cuda_emulation import DeviceArray
+from gencore import _cuda_support
+from gencore.kernels import sample
+
+print(_cuda_support.describe())
+try:
+    sample.uniform((2, 3), 1, out=DeviceArray(np.zeros((2, 3), np.float32)))
+except TypeError as error:
+    print(error)
+"""
+
+
+def test_without_the_cuda_module():
+    """One line that names the op, the argument and the cure."""
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "not built (cure: GENCORE_CUDA=1 pip install .)",
+        "sample.uniform: expected out to be on the CPU: the CUDA kernels are not built "
+        "(cure: GENCORE_CUDA=1 pip install .), received DeviceArray on a CUDA device",
+    ]
+
+
+def test_the_configuration_has_a_line_on_cuda():
+    assert _info.config()["cuda"] == _cuda_support.describe()
+
+
+# --- the emulation itself -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def misuse(tmp_path_factory):
+    """A program of kernels that are wrong on purpose."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    program = tmp_path_factory.mktemp("misuse") / "misuse"
+    source = cuda_emulation.HERE / "misuse.cu"
+    subprocess.run(
+        [compiler, "-std=c++20", f"-I{cuda_emulation.HERE}", "-x", "c++", source, "-o", program], check=True
+    )
+
+    def run(kind, order="ascending"):
+        environment = {**os.environ, "GENCORE_EMULATION_ORDER": order}
+        done = subprocess.run([program, kind], capture_output=True, text=True, env=environment)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_emulation_runs_a_right_kernel(misuse):
+    for order in ("ascending", "descending"):
+        assert misuse("sums", order) == (0, "right\n")
+
+
+def test_emulation_shows_a_missing_barrier(misuse):
+    assert "wrong\n" in [misuse("without_barrier", order)[1] for order in ("ascending", "descending")]
+
+
+@pytest.mark.parametrize("kind", ["barrier_of_some", "shuffle_of_some"])
+def test_emulation_stops_at_a_barrier_that_not_all_reach(kind, misuse):
+    status, text = misuse(kind)
+    assert status < 0
+    assert "cuda emulation: threads" in text
+
+
+def test_emulation_refuses_a_launch_that_no_device_takes(misuse):
+    assert misuse("too_many_threads") == (2, "invalid configuration argument\n")
+
+
+# --- a real device --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["cupy", "torch"])
+def device(request):
+    """Arrays on a real device, by the package that makes them: (to the device, back, current stream)."""
+    text = _cuda_support.describe()
+    if not text.startswith("toolkit"):
+        pytest.skip(f"CUDA kernels: {text}")
+    from gencore import _cuda
+
+    if _cuda.device_count() == 0:
+        pytest.skip(f"CUDA: {text}")
+    package = pytest.importorskip(request.param)
+    load_real_kernels()
+    if request.param == "cupy":
+        return package, package.asarray, package.asnumpy
+    return package, lambda a: package.from_numpy(np.array(a)).cuda(), lambda t: t.cpu().numpy()
+
+
+def run_on(device, case, size):
+    _, put, get = device
+    arguments = case.good_inputs(size)
+    outputs = {name: put(np.full(shape, 77, dtype)) for name, (shape, dtype) in case.outputs(size).items()}
+    arguments = {name: put(v) if isinstance(v, np.ndarray) else v for name, v in arguments.items()}
+    CASES[case.name].function(**arguments, **outputs)
+    return {name: get(array) for name, array in outputs.items()}
+
+
+@pytest.mark.gpu
+@every_row
+def test_device_forward(case, i, device):
+    assert_agrees(run_on(device, case, case.sizes[i]), expected_of(case.name, i), f"{case.name} on a GPU")
+
+
+@pytest.mark.gpu
+@every_case
+def test_device_repeats_its_bits(case, device):
+    size = max(case.sizes, key=lambda s: sum(int(np.prod(shape)) for shape, _ in case.outputs(s).values()))
+    test_cases.same_bits(run_on(device, case, size), run_on(device, case, size), case.name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("case", "i"), SAME_BITS)
+@pytest.mark.skipif(_core.isa() == "baseline", reason="this level has no fused multiply-add")
+def test_device_has_the_bits_of_the_cpu(case, i, device):
+    size = case.sizes[i]
+    test_cases.same_bits(run_on(device, case, size), CASES[case.name].run_size(size), case.name)
+
+
+@pytest.mark.gpu
+def test_device_public_functions_stay_on_the_device(device):
+    package, put, get = device
+    mu, logvar = np.full((70, 90), 0.5, np.float32), np.full((70, 90), -1, np.float32)
+    on_gpu = sample.gaussian_reparam(put(mu), put(logvar), 5)
+    kind = package.ndarray if package.__name__ == "cupy" else package.Tensor
+    assert all(isinstance(array, kind) for array in on_gpu)
+    for ours, cpu in zip(on_gpu, sample.gaussian_reparam(mu, logvar, 5), strict=True):
+        assert np.allclose(get(ours), cpu, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_device_never_waits(device):
+    """A stream that is being captured into a graph refuses every call that would wait for it."""
+    package, put, get = device
+    out = put(np.zeros((100, 130), np.float32))
+    if package.__name__ == "cupy":
+        stream = package.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            sample.uniform((100, 130), 3, out=out)
+            graph = stream.end_capture()
+            graph.launch()
+            stream.synchronize()
+    else:
+        graph = package.cuda.CUDAGraph()
+        with package.cuda.graph(graph):
+            sample.uniform((100, 130), 3, out=out)
+        assert not get(out).any()  # captured, not run
+        graph.replay()
+        package.cuda.synchronize()
+    assert np.array_equal(get(out), sample.uniform((100, 130), 3))
