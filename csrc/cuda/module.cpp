@@ -40,9 +40,15 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_cuda", "CUDA kernels: see gencore._cuda_support.", -1, methods, nullptr, nullptr, nullptr,
-    nullptr};
+PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                      "_cuda",
+                      "CUDA kernels: see gencore._cuda_support.",
+                      -1,
+                      methods,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
 
 }  // namespace
 

@@ -39,8 +39,9 @@ std::string version_text(int version) {
 
 void load() {
   if (std::string(version()) != GENCORE_VERSION) {
-    throw std::runtime_error(std::string("gencore: the CUDA kernels are of version " GENCORE_VERSION
-                                         ", the library is of version ") + version() + ": build both together");
+    throw std::runtime_error(
+        std::string("gencore: the CUDA kernels are of version " GENCORE_VERSION ", the library is of version ") +
+        version() + ": build both together");
   }
   static const runtime::Table table = build_table();
   runtime::register_cuda_table(&table);

@@ -5,7 +5,6 @@
 // nanosecond. Written as float32 at 3 TB/s, 750 could leave: uniforms are bound by arithmetic and bandwidth about alike,
 // normal and exponential variates by arithmetic; Bernoulli draws, half a word each, by the 5 bytes that each moves.
 #include "gencore/sample.h"
-
 #include "noise.cuh"
 #include "table.h"
 

@@ -4,7 +4,6 @@
 // costs a quarter of a Philox block, two logarithms and an exponential, some 90 instructions, 3 ps. Short rows go through
 // shared memory: their noise is drawn in the flat layout, their sums are taken by one thread a row.
 #include "gencore/sample_reparam.h"
-
 #include "noise.cuh"
 #include "table.h"
 
@@ -40,9 +39,8 @@ __device__ void gumbel_quad(const NoiseSource& source, std::int64_t first, std::
   constexpr std::int64_t row_superblocks = philox::flat_units / 64;
   const std::int64_t superblock = first / 64 + i / 16, at = 64 * superblock + i % 16 - first;
   if (at + 48 < 0 || at >= count) return;
-  const philox::Block words =
-      source.block(superblock / row_superblocks,
-                   static_cast<std::uint32_t>(16 * (superblock % row_superblocks) + i % 16));
+  const philox::Block words = source.block(superblock / row_superblocks,
+                                           static_cast<std::uint32_t>(16 * (superblock % row_superblocks) + i % 16));
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
     const std::int64_t e = at + 16 * w;
@@ -63,9 +61,11 @@ struct ShortRows {
   int rows, n, stride;
 
   __device__ ShortRows(float* memory, const GumbelRows& a)
-      : x(memory), first(static_cast<std::int64_t>(blockIdx.x) * block_threads),
+      : x(memory),
+        first(static_cast<std::int64_t>(blockIdx.x) * block_threads),
         rows(static_cast<int>(a.rows - first < block_threads ? a.rows - first : block_threads)),
-        n(static_cast<int>(a.n)), stride(n | 1) {}
+        n(static_cast<int>(a.n)),
+        stride(n | 1) {}
   __device__ float& at(std::uint32_t element) const {
     const std::uint32_t row = element / static_cast<std::uint32_t>(n);
     return x[row * stride + element - row * n];
@@ -230,8 +230,8 @@ void with_bound(std::int64_t n, const Run& run) {
 
 void gumbel_softmax(const sample::GumbelSoftmax& op) {
   const std::int64_t rows = op.logits.shape[0], n = op.logits.shape[1];
-  const GumbelRows a{source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), op.hard,
-                     op.logits.data};
+  const GumbelRows a{
+      source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), op.hard, op.logits.data};
   if (n == 0) return;
   if (n > short_row) return for_each_row(op, rows, quads_of(n), DrawLongRows{a, op.y.data});
   with_bound(n, [&](auto most) { launch(op, rows, draw_short_rows<decltype(most)::value>, a, op.y.data); });
@@ -239,8 +239,8 @@ void gumbel_softmax(const sample::GumbelSoftmax& op) {
 
 void gumbel_softmax_vjp(const sample::GumbelSoftmaxVjp& op) {
   const std::int64_t rows = op.grad.shape[0], n = op.grad.shape[1];
-  const GumbelRows a{source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), false,
-                     op.logits.data};
+  const GumbelRows a{
+      source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), false, op.logits.data};
   const float* y = op.y.given() ? op.y.data : nullptr;
   if (n == 0) return;
   if (n > short_row) {

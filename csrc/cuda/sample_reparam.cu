@@ -4,7 +4,6 @@
 // that each element costs a quarter of a Philox block, half a Box-Muller pair and an exponential, some 70 instructions:
 // 4 ps on 132 multiprocessors that issue 128 a cycle at 1.7 GHz. Sums over rows are float64, one addition an element.
 #include "gencore/sample_reparam.h"
-
 #include "noise.cuh"
 #include "table.h"
 

@@ -43,7 +43,7 @@ struct Array {
   py::dtype dtype;
   void* data;
   int rank;
-  const py::ssize_t* extents;  // of a NumPy array
+  const py::ssize_t* extents;            // of a NumPy array
   std::vector<py::ssize_t> own_extents;  // of a device array
   bool c_order, fortran_order, aligned, writable;
 
@@ -52,9 +52,15 @@ struct Array {
 
 inline Array numpy_array(const py::array& array) {
   const int flags = array.flags();
-  return {array.dtype(), const_cast<void*>(array.data()), static_cast<int>(array.ndim()), array.shape(), {},
-          (flags & py::array::c_style) != 0, (flags & py::array::f_style) != 0,
-          (flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, array.writeable()};
+  return {array.dtype(),
+          const_cast<void*>(array.data()),
+          static_cast<int>(array.ndim()),
+          array.shape(),
+          {},
+          (flags & py::array::c_style) != 0,
+          (flags & py::array::f_style) != 0,
+          (flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0,
+          array.writeable()};
 }
 
 inline void on_the_cpu(const Argument& arg) {

@@ -1,7 +1,7 @@
 """What the families' Python sides share: arrays as the matrices that kernels take, and outputs beside their inputs.
 
-An array is on a CUDA device if it has ``__cuda_array_interface__``: CuPy's, PyTorch's, Numba's and others. No package is
-imported here that the caller has not imported.
+An array is on a CUDA device if it has ``__cuda_array_interface__``: CuPy's, PyTorch's, Numba's and others. No package
+is imported here that the caller has not imported.
 """
 
 import math
@@ -55,5 +55,7 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     if torch is not None and isinstance(like, torch.Tensor):
         return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=like.device)
     if not hasattr(like, "__array_function__"):
-        raise TypeError(f"expected an array that numpy.empty_like understands, received {type(like).__name__}")
+        raise TypeError(
+            f"expected an array that numpy.empty_like understands, received {type(like).__name__}"
+        )
     return np.empty_like(like, dtype=dtype, shape=shape)

@@ -296,7 +296,7 @@ def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -
         Wrong shape, dtype or memory order.
     """
     op = "sample.gaussian_log_prob"
-    out = empty(x, np.shape(x)[:-1], np.float32)
+    out: Float32Array = empty(x, np.shape(x)[:-1], np.float32)
     _core.sample_gaussian_log_prob(
         x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar),
         samples=_times(x, mu), out=out.reshape(-1),

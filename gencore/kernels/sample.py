@@ -12,8 +12,8 @@ their gradients compute the noise again from its coordinates, and none is ever s
 Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
 on CuPy's (or PyTorch's) current stream, and nothing waits for them.
 
-Uniforms and Bernoulli draws are the same bits on every ISA level and device; normal and exponential variates agree to the
-rounding of their logarithms.
+Uniforms and Bernoulli draws are the same bits on every ISA level and device; normal and exponential variates agree
+to the rounding of their logarithms.
 
 Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3" (Philox4x32-10).
 """
@@ -213,7 +213,7 @@ def categorical(
         On the CPU, a logit that is NaN or inf, or a row of -inf only (on a CUDA device, which is not waited for, such
         rows get -1); no categories; wrong dtype or memory order.
     """
-    out = empty(logits, np.shape(logits)[:-1], np.int64)
+    out: NDArray[np.int64] = empty(logits, np.shape(logits)[:-1], np.int64)
     _core.sample_categorical(
         logits=as_matrix("sample.categorical", "logits", logits), out=out.reshape(-1), key=as_key(key),
         first_row=first_row, step=step,

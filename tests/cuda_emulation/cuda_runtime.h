@@ -61,12 +61,14 @@ inline thread_local const void* launch_stream = nullptr;
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorName(cudaError_t e) {
-  return e == cudaSuccess ? "cudaSuccess"
-                          : e == cudaErrorInvalidDevice ? "cudaErrorInvalidDevice" : "cudaErrorInvalidConfiguration";
+  return e == cudaSuccess              ? "cudaSuccess"
+         : e == cudaErrorInvalidDevice ? "cudaErrorInvalidDevice"
+                                       : "cudaErrorInvalidConfiguration";
 }
 inline const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error"
-                          : e == cudaErrorInvalidDevice ? "invalid device ordinal" : "invalid configuration argument";
+  return e == cudaSuccess              ? "no error"
+         : e == cudaErrorInvalidDevice ? "invalid device ordinal"
+                                       : "invalid configuration argument";
 }
 inline cudaError_t cudaGetDevice(int* device) {
   *device = emulation::current_device;

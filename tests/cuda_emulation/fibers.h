@@ -152,7 +152,8 @@ inline void make_fibers(Block& b, unsigned threads) {
   b.threads = threads;
   while (b.fibers.size() < threads) {
     auto fiber = std::make_unique<Fiber>();
-    fiber->stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    fiber->stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                        0);
     if (fiber->stack == MAP_FAILED) fail("no memory for stacks");
     fiber->stack_bytes = stack_bytes;
     b.fibers.push_back(std::move(fiber));

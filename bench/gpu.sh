@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU: builds this tree with CUDA, runs the tests marked `gpu`, the same under
+# compute-sanitizer, and the benchmark of the sample family beside PyTorch.   bench/gpu.sh [STEP...]
+# Needs nvcc, cmake, and Python with numpy, pybind11, pytest, hypothesis, scipy and scikit-learn; CuPy or PyTorch for the
+# tests, PyTorch for the benchmark. Downloads nothing. One JSON and the logs go to ${OUT:-bench/results}.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+out=$(mkdir -p "${OUT:-bench/results}" && cd "${OUT:-bench/results}" && pwd)
+python=${PYTHON:-python3}
+tree=$root/build/gpu
+results=()
+
+step_build() {  # for the device at hand; the package and its modules side by side, as installed
+  cmake -S . -B "$tree" -DCMAKE_BUILD_TYPE=Release -DGENCORE_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=${CUDAARCHS:-native}" \
+    -DGENCORE_PYTHON=ON "-Dpybind11_DIR=$("$python" -m pybind11 --cmakedir)" \
+    "-DPython_EXECUTABLE=$(command -v "$python")" &&
+    cmake --build "$tree" --parallel "$(nproc)" &&
+    rm -rf "$tree/python" && mkdir "$tree/python" && cp -r gencore "$tree/python/" &&
+    rm -f "$tree/python/gencore/"_c*.so && cp "$tree"/_core*.so "$tree"/_cuda*.so "$tree/python/gencore/" &&
+    "$python" -c "import gencore; gencore.show_config()"
+}
+
+gpu_tests() { "$@" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_cuda.py "${select[@]}"; }
+
+step_tests() { select=() && gpu_tests; }
+
+# Every kernel at every size, once. Packages that keep freed memory would hide accesses beyond an array.
+sanitizer() {
+  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer"; return 77; }
+  select=(-k "test_device_forward")
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 gpu_tests compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all
+}
+step_memcheck() { sanitizer memcheck; }
+step_racecheck() { sanitizer racecheck; }
+
+step_bench() {
+  "$python" -c "import torch" || return 77
+  "$python" bench/gpu_sample.py --out "$out/gpu-sample.json" "${results[@]}"
+}
+
+export PYTHONPATH=$tree/python${PYTHONPATH:+:$PYTHONPATH}
+[ $# -gt 0 ] || set -- build tests memcheck racecheck bench
+failed=0
+for step in "$@"; do
+  declare -F "step_$step" >/dev/null || { echo "no step $step" >&2; exit 2; }
+  echo "=== $step"
+  ("step_$step") >"$out/gpu-$step.log" 2>&1
+  status=$?
+  case $status in
+    0) result=pass ;;
+    77) result=skipped ;;
+    *) result=fail failed=1 ;;
+  esac
+  tail -n 15 "$out/gpu-$step.log"
+  results+=("$step=$result")
+  [ "$step $result" != "build fail" ] || break
+done
+echo "${results[*]}"
+exit $failed
