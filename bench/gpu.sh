@@ -21,7 +21,9 @@ step_build() {  # for the device at hand; the package and its modules side by si
     "$python" -c "import gencore; gencore.show_config()"
 }
 
-gpu_tests() { "$@" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_cuda.py "${select[@]}"; }
+have_device() { "$python" -c "from gencore import _cuda; raise SystemExit(_cuda.device_count() == 0)" || return 77; }
+
+gpu_tests() { have_device && "$@" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_cuda.py "${select[@]}"; }
 
 step_tests() { select=() && gpu_tests; }
 
@@ -35,11 +37,12 @@ step_memcheck() { sanitizer memcheck; }
 step_racecheck() { sanitizer racecheck; }
 
 step_bench() {
-  "$python" -c "import torch" || return 77
+  have_device && "$python" -c "import torch" || return 77
   "$python" bench/gpu_sample.py --out "$out/gpu-sample.json" "${results[@]}"
 }
 
-export PYTHONPATH=$tree/python${PYTHONPATH:+:$PYTHONPATH}
+# The package of the build, not the sources in this folder.
+export PYTHONPATH=$tree/python${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
 [ $# -gt 0 ] || set -- build tests memcheck racecheck bench
 failed=0
 for step in "$@"; do
