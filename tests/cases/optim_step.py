@@ -12,13 +12,18 @@ from .optim import number_bad
 # Around 4, 8 and 16 lanes, a scalar, nothing at all, and arrays that meet inside a block of 16,384 or span several.
 LANES = ((7,), (0,), (), (1,), (3, 1), (8,), (9,), (15,), (2, 8), (17,), (31,), (32,), (33,), (64,), (5, 13))
 BLOCKS = ((16_384,), (3,), (40_001,), (0,), (200, 101), (16_380,))
-BENCH = tuple(s for a, b in ((784, 500), (500, 500), (500, 20), (20, 500), (500, 784)) for s in ((a, b), (b,)))
+BENCH = tuple(
+    s for a, b in ((784, 500), (500, 500), (500, 20), (20, 500), (500, 784)) for s in ((a, b), (b,))
+)
 
 
 def sizes(*options):
-    """All shapes with the first options, few of them with the others."""
+    """All shapes with the first options, which are the most; few of them with the others."""
     return (
-        *({"shapes": shapes, **options[0]} for shapes in (LANES, BLOCKS, (), ((0,),), ((1,),), ((17,), (2, 3)))),
+        *(
+            {"shapes": shapes, **options[0]}
+            for shapes in (LANES, BLOCKS, (), ((0,),), ((1,),), ((17,), (2, 3)))
+        ),
         *({"shapes": ((33,), (), (7, 3)), **more} for more in options[1:]),
     )
 
@@ -28,7 +33,7 @@ def float32_arrays(rng, shapes, draw):
 
 
 def step_inputs(rng, size, state):
-    """Parameters, gradients and state: squares above 0, the rest of both signs."""
+    """Parameters, gradients and state: squares from 1 to 2, the rest of both signs and under 1/2."""
     shapes = size["shapes"]
     numbers = {name: value for name, value in size.items() if name not in ("shapes", "with")}
     lists = {
@@ -37,7 +42,7 @@ def step_inputs(rng, size, state):
     }
     for name in (*state, *size.get("with", ())):
         if name in ("momentum_buffers", "grad_avgs", "exp_avgs"):
-            lists[name] = float32_arrays(rng, shapes, lambda shape: rng.normal(0, 0.5, shape))
+            lists[name] = float32_arrays(rng, shapes, lambda shape: rng.uniform(-0.5, 0.5, shape))
         else:
             lists[name] = float32_arrays(rng, shapes, lambda shape: rng.uniform(1, 2, shape))
     return lists | numbers
@@ -153,7 +158,10 @@ ADADELTA = step_case(
 ADAM = step_case(
     reference.adam,
     sizes(
-        {"lr": 1e-2, "step": 3, "weight_decay": 0.01, "with": ("max_exp_avg_sqs",)},
+        {
+            **{"lr": 1e-2, "step": 3, "weight_decay": 0.01, "with": ("max_exp_avg_sqs",)},
+            **{"beta1": 0.9, "beta2": 0.99, "eps": 1e-6},
+        },
         {"lr": 1e-2, "step": 1},
         {"lr": 1e-2, "step": 1000, "beta1": 0.3, "beta2": 0.9, "eps": 1e-3},
         {"lr": 1e-2, "step": 2, "beta1": 0.0, "beta2": 0.5, "maximize": True},

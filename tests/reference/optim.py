@@ -56,7 +56,18 @@ def adadelta(param, grad, state, *, lr, rho=0.9, eps=1e-6, **options):
 
 
 def adam(
-    param, grad, state, *, lr, step, beta1=0.9, beta2=0.999, eps=1e-8, decoupled=False, weight_decay=0.0, maximize=False
+    param,
+    grad,
+    state,
+    *,
+    lr,
+    step,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    decoupled=False,
+    weight_decay=0.0,
+    maximize=False,
 ):
     g = gradient(param, grad, maximize, 0.0 if decoupled else weight_decay)
     if decoupled:
