@@ -54,6 +54,7 @@ GENCORE_API void register_cuda_table(const Table* table);
   void fill_rbm(runtime::Table& table);           \
   void fill_rbm_partition(runtime::Table& table); \
   void fill_optim(runtime::Table& table);         \
+  void fill_optim_step(runtime::Table& table);    \
   }
 GENCORE_DECLARE_LEVEL(baseline)
 GENCORE_DECLARE_LEVEL(avx2)
