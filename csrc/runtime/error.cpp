@@ -57,6 +57,10 @@ void finite(const char* op, const char* arg, double value) {
   if (!std::isfinite(value)) fail(op, arg, "to be finite", number_text(value));
 }
 
+void positive(const char* op, const char* arg, double value) {
+  if (!std::isfinite(value) || value <= 0) fail(op, arg, "to be positive and finite", number_text(value));
+}
+
 void finite(const char* op, const char* arg, const float* data, std::int64_t n) {
   // x - x is 0 for a finite x and NaN otherwise; the sum is tested once a stretch, so that the check costs a read.
   constexpr std::int64_t stretch = 4096;
