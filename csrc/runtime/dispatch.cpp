@@ -10,14 +10,16 @@ namespace gencore::runtime {
 static Table build_cpu_table() {
   Table t;
   const auto fill = [&t](auto... fills) { (fills(t), ...); };
-  fill(baseline::fill_dense, baseline::fill_sample, baseline::fill_rbm, baseline::fill_rbm_partition,
-       baseline::fill_optim);
+  fill(baseline::fill_dense, baseline::fill_dense_loss, baseline::fill_sample, baseline::fill_rbm,
+       baseline::fill_rbm_partition, baseline::fill_optim);
 #if defined(GENCORE_X86)
   if (active_level() >= Level::avx2) {
-    fill(avx2::fill_dense, avx2::fill_sample, avx2::fill_rbm, avx2::fill_rbm_partition, avx2::fill_optim);
+    fill(avx2::fill_dense, avx2::fill_dense_loss, avx2::fill_sample, avx2::fill_rbm, avx2::fill_rbm_partition,
+         avx2::fill_optim);
   }
   if (active_level() >= Level::avx512) {
-    fill(avx512::fill_dense, avx512::fill_sample, avx512::fill_rbm, avx512::fill_rbm_partition, avx512::fill_optim);
+    fill(avx512::fill_dense, avx512::fill_dense_loss, avx512::fill_sample, avx512::fill_rbm, avx512::fill_rbm_partition,
+         avx512::fill_optim);
   }
 #endif
   return t;

@@ -50,6 +50,7 @@ GENCORE_API void register_cuda_table(const Table* table);
 #define GENCORE_DECLARE_LEVEL(level)              \
   namespace gencore::level {                      \
   void fill_dense(runtime::Table& table);         \
+  void fill_dense_loss(runtime::Table& table);    \
   void fill_sample(runtime::Table& table);        \
   void fill_rbm(runtime::Table& table);           \
   void fill_rbm_partition(runtime::Table& table); \
