@@ -6,8 +6,7 @@ command line: ``gencore --help``.
 """
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gencore import _threadpool
 from gencore._core import isa, isa_levels, num_threads, release_scratch, set_num_threads
@@ -16,41 +15,65 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-    from gencore import datasets, evaluate, io, kernels, models, plot, sklearn, train
+    from gencore import autograd, datasets, evaluate, io, kernels, models, plot, sklearn, train
+    from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
 __version__ = _version()
-_MODULES = ("datasets", "evaluate", "io", "kernels", "models", "plot", "random", "sklearn", "train")
+_MODULES = (
+    "autograd",
+    "datasets",
+    "evaluate",
+    "io",
+    "kernels",
+    "models",
+    "plot",
+    "random",
+    "sklearn",
+    "train",
+)
+_AUTOGRAD = ("Tensor", "defvjp", "enable_grad", "grad", "no_grad", "nondiff", "primitive", "tensor")
 
 __all__ = [
     "Generator",
     "Key",
+    "Tensor",
     "__version__",
+    "autograd",
     "cmake_dir",
     "datasets",
+    "defvjp",
+    "enable_grad",
     "evaluate",
+    "grad",
     "io",
     "isa",
     "isa_levels",
     "kernels",
     "models",
+    "no_grad",
+    "nondiff",
     "num_threads",
     "plot",
+    "primitive",
     "release_scratch",
     "set_num_threads",
     "show_config",
     "sklearn",
+    "tensor",
     "train",
 ]
 
 _threadpool.register()
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Import a submodule on first use: ``import gencore`` costs milliseconds."""
     if name in _MODULES:
         return import_module(f"gencore.{name}")
+    if name in _AUTOGRAD:
+        return getattr(import_module("gencore.autograd"), name)
     raise AttributeError(f"module 'gencore' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_AUTOGRAD})

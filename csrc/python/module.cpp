@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "array.h"
+#include "fingerprint.h"
 
 namespace gencore::python {
 namespace {
@@ -140,6 +141,8 @@ PYBIND11_MODULE(_core, m) {
     const auto out = philox::block(make_key(key), counter[0], counter[1], counter[2], counter[3]);
     return std::array<std::uint32_t, 4>{out.word[0], out.word[1], out.word[2], out.word[3]};
   }, py::arg("key"), py::arg("counter"));
+
+  m.def("fingerprint", &python::fingerprint, py::arg("array"));
 
   num_threads();  // a bad GENCORE_NUM_THREADS or GENCORE_ISA is reported on import, not in the middle of a run
   isa();
