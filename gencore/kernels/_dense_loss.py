@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore.autograd import defvjp, primitive
+from gencore.kernels._contiguous import contiguous
 
 Float32Array = NDArray[np.float32]
 LabelArray = NDArray[np.int64]
 TargetArray = NDArray[Any]
 
 
+@primitive
 def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Array:
     """Log-probability of each row of targets under independent Bernoulli units.
 
@@ -56,6 +59,7 @@ def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Arr
     return out
 
 
+@primitive
 def bernoulli_log_prob_vjp(grad: Float32Array, logits: Float32Array, targets: TargetArray) -> Float32Array:
     """Gradient of `bernoulli_log_prob` with respect to its logits: ``grad[r] (t - logistic(x))``.
 
@@ -113,6 +117,7 @@ def binary_cross_entropy_with_logits(logits: Float32Array, targets: TargetArray)
     return -bernoulli_log_prob(logits, targets)
 
 
+@primitive
 def softmax_cross_entropy(logits: Float32Array, labels: LabelArray) -> Float32Array:
     """Cross-entropy of each row's label under a softmax: ``log sum_k exp(x_k) - x_label``.
 
@@ -152,6 +157,7 @@ def softmax_cross_entropy(logits: Float32Array, labels: LabelArray) -> Float32Ar
     return out
 
 
+@primitive
 def softmax_cross_entropy_vjp(grad: Float32Array, logits: Float32Array, labels: LabelArray) -> Float32Array:
     """Gradient of `softmax_cross_entropy`: ``grad[r] (softmax(x)_k - [k = label])``.
 
@@ -182,6 +188,7 @@ def softmax_cross_entropy_vjp(grad: Float32Array, logits: Float32Array, labels: 
     return grad_logits
 
 
+@primitive
 def log_sum_exp(x: Float32Array) -> Float32Array:
     """``log sum_k exp(x_k)`` of each row.
 
@@ -218,6 +225,7 @@ def log_sum_exp(x: Float32Array) -> Float32Array:
     return out
 
 
+@primitive
 def log_sum_exp_vjp(grad: Float32Array, x: Float32Array) -> Float32Array:
     """Gradient of `log_sum_exp`: ``grad[r] softmax(x[r])``.
 
@@ -246,6 +254,67 @@ def log_sum_exp_vjp(grad: Float32Array, x: Float32Array) -> Float32Array:
     grad_x = np.empty(_shape(x), np.float32)
     _core.dense_log_sum_exp_vjp(grad=grad, x=x, grad_x=grad_x)
     return grad_x
+
+
+# --- gradients ----------------------------------------------------------------------------------------------
+
+
+def _over_samples(x: Any, targets: Any) -> Any:
+    """Sum, for each row of targets, over the rows that go with it."""
+    n = targets.shape[0]
+    return np.sum(np.reshape(x, (x.shape[0] // max(n, 1), *targets.shape)), axis=0)
+
+
+def _slope_of_one(vjp: Any, *args: Any) -> Any:
+    """The gradient where that of the result is 1."""
+    return vjp(np.ones(args[0].shape[0], np.float32), *args)
+
+
+def _bernoulli_second(g: Any, _ans: Any, grad: Any, logits: Any, _targets: Any) -> Any:
+    """The slope t - logistic(x) has the slope -logistic(x) logistic(-x): those of targets 0 and 1, multiplied."""
+    never, always = (np.full((1, logits.shape[1]), t, np.uint8) for t in (0, 1))
+    less, more = (_slope_of_one(bernoulli_log_prob_vjp, logits, t) for t in (never, always))
+    return g * grad[:, None] * less * more
+
+
+def _softmax_second(g: Any, _ans: Any, grad: Any, x: Any, _labels: Any = None) -> Any:
+    """Of the softmax s: grad s (g - sum_k g s)."""
+    s = _slope_of_one(log_sum_exp_vjp, x)
+    return grad[:, None] * s * (g - np.sum(g * s, axis=1, keepdims=True))
+
+
+defvjp(
+    bernoulli_log_prob,
+    lambda g, _ans, logits, targets: bernoulli_log_prob_vjp(contiguous(g), logits, targets),
+    lambda g, _ans, logits, _targets: _over_samples(g[:, None] * logits, _targets),
+)
+defvjp(
+    bernoulli_log_prob_vjp,
+    lambda g, _ans, _grad, logits, targets: np.sum(
+        g * _slope_of_one(bernoulli_log_prob_vjp, logits, targets), axis=1
+    ),
+    _bernoulli_second,
+    lambda g, _ans, grad, _logits, _targets: _over_samples(g * grad[:, None], _targets),
+)
+defvjp(
+    softmax_cross_entropy,
+    lambda g, _ans, logits, labels: softmax_cross_entropy_vjp(contiguous(g), logits, labels),
+    None,
+)
+defvjp(
+    softmax_cross_entropy_vjp,
+    lambda g, _ans, _grad, logits, labels: np.sum(
+        g * _slope_of_one(softmax_cross_entropy_vjp, logits, labels), axis=1
+    ),
+    _softmax_second,
+    None,
+)
+defvjp(log_sum_exp, lambda g, _ans, x: log_sum_exp_vjp(contiguous(g), x))
+defvjp(
+    log_sum_exp_vjp,
+    lambda g, _ans, _grad, x: np.sum(g * _slope_of_one(log_sum_exp_vjp, x), axis=1),
+    _softmax_second,
+)
 
 
 def _shape(array: Any) -> tuple[int, int]:
