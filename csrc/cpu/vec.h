@@ -262,16 +262,29 @@ GENCORE_INLINE double sum(F v) {
   return s;
 }
 
-// The same of float64, and the product.
+// The lanes of v combined in a tree, halves first: fewer steps in a row than lane by lane.
+template <class Combine>
+GENCORE_INLINE F combine_lanes(F v, const Combine& combine) {
+  GENCORE_UNROLL
+  for (std::uint32_t half = lanes / 2; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, (I)(iota() ^ half)));
+  return v;
+}
+template <class Combine>
+GENCORE_INLINE D combine_lanes(D v, const Combine& combine) {
+  U64 lane;
+  for (int i = 0; i < lanes / 2; ++i) lane[i] = static_cast<std::uint64_t>(i);
+  GENCORE_UNROLL
+  for (std::uint64_t half = lanes / 4; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, lane ^ half));
+  return v;
+}
+GENCORE_INLINE float largest(F v) {
+  return combine_lanes(v, [](F a, F b) { return max(a, b); })[0];
+}
 GENCORE_INLINE double sum(D v) {
-  double s = 0;
-  for (int i = 0; i < lanes / 2; ++i) s += v[i];
-  return s;
+  return combine_lanes(v, [](D a, D b) { return a + b; })[0];
 }
 GENCORE_INLINE double product(D v) {
-  double s = 1;
-  for (int i = 0; i < lanes / 2; ++i) s *= v[i];
-  return s;
+  return combine_lanes(v, [](D a, D b) { return a * b; })[0];
 }
 
 GENCORE_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
