@@ -30,6 +30,54 @@ def dense_matmul(
     transpose_b: bool | None = None,
     activation: int | None = None,
 ) -> None: ...
+def dense_linear_vjp(
+    *,
+    grad: Array | None = None,
+    x: Array | None = None,
+    w: Array | None = None,
+    y: Array | None = None,
+    grad_x: Array | None = None,
+    grad_w: Array | None = None,
+    grad_bias: Array | None = None,
+    activation: int | None = None,
+) -> None: ...
+def dense_bernoulli_log_prob(
+    *,
+    logits: Array | None = None,
+    targets: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_bernoulli_log_prob_vjp(
+    *,
+    grad: Array | None = None,
+    logits: Array | None = None,
+    targets: Array | None = None,
+    grad_logits: Array | None = None,
+) -> None: ...
+def dense_softmax_cross_entropy(
+    *,
+    logits: Array | None = None,
+    labels: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_softmax_cross_entropy_vjp(
+    *,
+    grad: Array | None = None,
+    logits: Array | None = None,
+    labels: Array | None = None,
+    grad_logits: Array | None = None,
+) -> None: ...
+def dense_log_sum_exp(
+    *,
+    x: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_log_sum_exp_vjp(
+    *,
+    grad: Array | None = None,
+    x: Array | None = None,
+    grad_x: Array | None = None,
+) -> None: ...
 def sample_uniform(
     *,
     out: Array | None = None,
