@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore.autograd import logistic, softplus
+from gencore.autograd import logistic, no_grad, softplus
 from gencore.kernels import dense, sample
 from gencore.nn import Linear, Module, mlp
 from gencore.random import Generator, KeyLike
@@ -266,6 +266,17 @@ class BernoulliLikelihood:
         """Draw x, uint8."""
         return sample.bernoulli(np.asarray(logistic(p[0])), key)
 
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
+        rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
+        _set_bias(heads[0], np.log(rate / (1 - rate)))
+
+
+def _set_bias(head: Linear, value: NDArray[np.float64]) -> None:
+    assert head.bias is not None
+    with no_grad():
+        head.bias[...] = value.astype(np.float32)
+
 
 class GaussianLikelihood:
     """Independent normal units, by mean and log-variance."""
@@ -289,6 +300,12 @@ class GaussianLikelihood:
     def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
         """Draw x, float32."""
         return sample.gaussian_reparam(np.asarray(p[0]), np.asarray(p[1]), key)[0]
+
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the biases to the data's means and log-variances."""
+        _set_bias(heads[0], data.mean(axis=0, dtype=np.float64))
+        variance = data.var(axis=0, dtype=np.float64) + math.exp(_LOG_VARIANCE[0] / 2)
+        _set_bias(heads[1], np.log(variance))
 
 
 def make_likelihood(kind: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -74,8 +74,9 @@ class VAE(NeuralModel):
 
     Notes
     -----
-    The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a unit that never changes would
-    otherwise drive its likelihood to infinity.
+    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances): learning begins
+    where independent units end. The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a
+    unit that never changes would otherwise drive its likelihood to infinity.
 
     Examples
     --------
@@ -154,8 +155,7 @@ class VAE(NeuralModel):
         free_bits: float = 0.0,
         temperature: float | Schedule = 1.0,
         straight_through: bool = False,
-        optimizer: str = "adam",
-        weight_decay: float = 0.0,
+        optimizer: str | Callable[[list[Tensor]], optim.Optimizer] = "adam",
         clip_norm: float | None = None,
         validation: Any = None,
         patience: int | None = None,
@@ -190,10 +190,8 @@ class VAE(NeuralModel):
             Of "concrete".
         straight_through : bool
             "concrete" with hard draws forward and the relaxed gradient.
-        optimizer : {"adam", "adamw", "rmsprop", "sgd", "adagrad", "adadelta"}
-            Of `gencore.optim`, with its defaults.
-        weight_decay : float
-            The optimizer's.
+        optimizer : {"adam", "adamw", "rmsprop", "sgd", "adagrad", "adadelta"}, or callable
+            Of `gencore.optim`, with its defaults; or a function from a list of parameters to an optimizer.
         clip_norm, patience, callbacks, progress, checkpoint, checkpoint_every, resume
             As in `gencore.train.fit`; patience watches ``validation_elbo``.
         validation : array_like, optional
@@ -219,14 +217,10 @@ class VAE(NeuralModel):
         settings = settings.checked(self)
         data = self._as_data("VAE.fit", "X", X)
         held_out = None if validation is None else self._as_data("VAE.fit", "validation", validation)
+        if self.steps == 0:
+            self.likelihood.start_at(self.decoders[0].heads, data)
         objective = objectives.make(self, settings)
         learned = [*self.parameters(), *(objective.extra.parameters() if objective.extra else ())]
-        rate = lr(0.0) if callable(lr) else lr
-        maker = {"adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD,
-                 "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}.get(optimizer)  # fmt: skip
-        if maker is None:
-            known = "adam, adamw, rmsprop, sgd, adagrad, adadelta"
-            raise ValueError(f"VAE.fit: expected optimizer to be one of {known}, received {optimizer!r}")
         options = Options(
             epochs,
             batch_size,
@@ -240,8 +234,8 @@ class VAE(NeuralModel):
         )
         options.check("VAE.fit")
         training = ModuleTraining(
-            "VAE.fit", self, objective, data, held_out, maker(learned, lr=rate, weight_decay=weight_decay), options,
-            generator=self.generator, seed=self.seed, recorded=settings.to_json() | {"weight_decay": weight_decay},
+            "VAE.fit", self, objective, data, held_out, _optimizer(optimizer, learned, lr), options,
+            generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
         return training.run(callbacks, progress)
@@ -323,8 +317,8 @@ class VAE(NeuralModel):
         """Importance-weighted lower bound of log p(x) of each row, nats: (n, n_visible) -> (n,) float64.
 
         ``log mean_k p(x, z_k) / q(z_k | x)`` over `n_samples` draws of q: below log p(x) on average, and closer the
-        more draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some 4,000
-        rows of the widest layer and of the data.
+        more draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some
+        4,000 rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
         _sizes("n_samples", n_samples)
@@ -456,6 +450,23 @@ class VAE(NeuralModel):
         if self.likelihood.kind == "bernoulli":
             return as_states(op, name, X, self.n_visible, values="unit interval")
         return as_rows(op, name, X, self.n_visible)
+
+
+_OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD, "adagrad": optim.Adagrad,
+    "adadelta": optim.Adadelta,
+}  # fmt: skip
+
+
+def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> optim.Optimizer:
+    if not isinstance(optimizer, str):
+        made: optim.Optimizer = optimizer(learned)
+        return made
+    if optimizer not in _OPTIMIZERS:
+        raise ValueError(
+            f"VAE.fit: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
+        )
+    return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
 
 
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:
