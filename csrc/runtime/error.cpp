@@ -57,6 +57,10 @@ void finite(const char* op, const char* arg, double value) {
   if (!std::isfinite(value)) fail(op, arg, "to be finite", number_text(value));
 }
 
+void positive(const char* op, const char* arg, double value) {
+  if (!std::isfinite(value) || value <= 0) fail(op, arg, "to be positive and finite", number_text(value));
+}
+
 void finite(const char* op, const char* arg, const float* data, std::int64_t n) {
   // x - x is 0 for a finite x and NaN otherwise; the sum is tested once a stretch, so that the check costs a read.
   constexpr std::int64_t stretch = 4096;
@@ -81,16 +85,26 @@ void finite(const char* op, const char* arg, const float* data, std::int64_t n) 
 
 namespace gencore::runtime {
 
-void reject_states(const char* op, const char* arg, const ConstStates& states) {
+// The first state that is not `allowed`, as text; throws std::logic_error where there is none.
+template <class Allowed>
+static std::string first_not(const ConstStates& states, const Allowed& allowed) {
   const std::int64_t n = states.shape[0] * states.shape[1];
   for (std::int64_t i = 0; i < n; ++i) {
     const double value = states.type == StateType::u8 ? static_cast<const std::uint8_t*>(states.data)[i]
                                                       : static_cast<const float*>(states.data)[i];
-    if (value == 0 || value == 1) continue;
+    if (allowed(value)) continue;
     const std::int64_t at[2] = {i / states.shape[1], i % states.shape[1]};
-    check::fail(op, arg, "to hold 0 and 1 only", check::number_text(value) + " at " + check::shape_text(at, 2));
+    return check::number_text(value) + " at " + check::shape_text(at, 2);
   }
-  throw std::logic_error("reject_states: every state is binary");
+  throw std::logic_error("every state is allowed");
+}
+
+void reject_states(const char* op, const char* arg, const ConstStates& states) {
+  check::fail(op, arg, "to hold 0 and 1 only", first_not(states, [](double x) { return x == 0 || x == 1; }));
+}
+
+void reject_targets(const char* op, const char* arg, const ConstStates& targets) {
+  check::fail(op, arg, "to hold values from 0 to 1", first_not(targets, [](double x) { return x >= 0 && x <= 1; }));
 }
 
 static std::string element_text(const Matrix<const float>& m, std::int64_t i) {

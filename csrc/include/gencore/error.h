@@ -68,6 +68,8 @@ void apart(const char* op, const char* out_arg, const Out& out, const char* in_a
 GENCORE_API void at_least(const char* op, const char* arg, std::int64_t value, std::int64_t least);
 GENCORE_API void in_range(const char* op, const char* arg, std::int64_t value, std::int64_t least, std::int64_t most);
 GENCORE_API void finite(const char* op, const char* arg, double value);
+// Above 0 and finite.
+GENCORE_API void positive(const char* op, const char* arg, double value);
 // Every element finite; names the first that is not.
 GENCORE_API void finite(const char* op, const char* arg, const float* data, std::int64_t n);
 
