@@ -142,11 +142,10 @@ def test_follows_the_formulas(name, formula, states, options):
     truth = by_formula(name, formula, states, options)
     params = tensors(start())
     ours = run(make(name, params, options), params, range(1, STEPS + 1))
-    for x, expected, x0 in zip(ours, truth, start(), strict=True):
+    moved = max(np.abs(x - x0).max() for x, x0 in zip(ours, start(), strict=True))
+    for x, expected in zip(ours, truth, strict=True):
         assert np.all(np.abs(x - expected.value) <= expected.error)
-        assert np.all(
-            expected.error < 1e-3 * np.abs(expected.value - x0).max()
-        )  # a bound that means something
+        assert np.all(expected.error < 1e-3 * moved)  # a bound that means something
 
 
 @every_trajectory
@@ -416,7 +415,7 @@ def test_parameters_that_are_refused(params, error, message):
           and inspect.isclass(getattr(optim, name)) and name not in ("Optimizer", "EMA")),
         ("SGD", {"momentum": -1}, "momentum to be at least 0"),
         ("SGD", {"nesterov": True}, "momentum above 0 and dampening 0 for nesterov, received 0"),
-        ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "dampening 0 for nesterov, received 0.9 and 0.1"),
+        ("SGD", {"nesterov": True, "momentum": 1, "dampening": 2}, "dampening 0 for nesterov, received 1 and 2"),
         ("RMSprop", {"alpha": -0.1}, "alpha to be at least 0"),
         ("Adagrad", {"initial_accumulator_value": -1}, "initial_accumulator_value to be at least 0"),
         ("Adagrad", {"lr_decay": np.nan}, "lr_decay to be at least 0, received nan"),
@@ -545,12 +544,10 @@ def test_ema_follows_the_formula():
     for step in range(1, 30):
         set_to(params, gradients(step))
         ema.update()
-        expected = [
-            reference.lerp(a, Rounded(g), 1 - 0.9) for a, g in zip(expected, gradients(step), strict=True)
-        ]
+        expected = [a.lerp(g, 1 - 0.9) for a, g in zip(expected, gradients(step), strict=True)]
     for a, e in zip(ema.averages, expected, strict=True):
         assert np.all(np.abs(a - e.value) <= e.error)
-        assert e.error.max() < 1e-5
+        assert e.error.max() < 1e-5  # of averages around 1
 
 
 def test_averages_stand_in_and_parameters_come_back():
@@ -601,7 +598,7 @@ def test_ema_state_round_trip():
 
 
 def test_ema_refuses():
-    with pytest.raises(ValueError, match="EMA: expected decay to be from 0 to 1, received 1.5"):
+    with pytest.raises(ValueError, match=r"EMA: expected decay to be from 0 to 1, received 1\.5"):
         optim.EMA([param()], decay=1.5)
     with pytest.raises(TypeError, match=r"EMA: expected params\[0\] to be a Tensor, received ndarray"):
         optim.EMA([np.ones(2, np.float32)], decay=0.5)

@@ -47,6 +47,16 @@ def exp(x):
 
 
 @njit(parallel=True, fastmath=True, cache=True)
+def adam(param, grad, mean, square, rate, scale, taken1, kept2, taken2, eps):
+    """One step on one array, flat; rate and scale hold the corrections of the step, taken is 1 - beta."""
+    for i in prange(param.size):
+        g = grad[i]
+        mean[i] += taken1 * (g - mean[i])
+        square[i] = kept2 * square[i] + taken2 * g * g
+        param[i] -= rate * mean[i] / (np.sqrt(square[i]) * scale + eps)
+
+
+@njit(parallel=True, fastmath=True, cache=True)
 def bernoulli(p, out, seed):
     for r in prange(p.shape[0]):
         start = base(seed, r)

@@ -12,7 +12,7 @@ from gencore.kernels import rbm as kernels
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import AIS_TEMPERATURES, LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import AIS_TEMPERATURES, LOG_PARTITION, Adam, Ais, Cd, Gemm, Gibbs, LogZ, Variates
 
 
 @does("gemm", "gencore")
@@ -119,3 +119,25 @@ def pseudo(rbm: Rbm, threads: int) -> Candidate:
         return kernels.pseudo_log_likelihood(rbm.w, rbm.b, rbm.c, rbm.v)
 
     return Candidate(call, call)
+
+
+@does("adam", "gencore")
+def adam(p: Adam, threads: int) -> Candidate:
+    params, means, squares = p.copies()
+    steps = count(p.step)
+
+    def prepare() -> None:
+        nonlocal steps
+        p.restore(params, means, squares)
+        steps = count(p.step)
+
+    def call() -> None:
+        optim.adam_step(params, p.grads, exp_avgs=means, exp_avg_sqs=squares, lr=p.lr, step=next(steps),
+                        beta1=p.beta1, beta2=p.beta2, eps=p.eps)  # fmt: skip
+
+    def sample() -> list[Array]:
+        prepare()
+        call()
+        return params
+
+    return Candidate(call, sample, prepare=prepare, workspace=p.nbytes)

@@ -128,7 +128,7 @@ class Optimizer:
         for (step, fresh), members in alike.items():
             lists = {
                 "params": [p._data for p, _, _ in members],
-                "grads": [np.ascontiguousarray(grad._data) for _, grad, _ in members],
+                "grads": [np.asarray(grad._data, order="C") for _, grad, _ in members],
                 **{f"{name}s": [state[name] for _, _, state in members] for name in names},
             }
             self._run(group, step, fresh, lists)

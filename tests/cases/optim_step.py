@@ -182,7 +182,7 @@ def ema_inputs(rng, size):
 def ema_reference(a, size):
     """Every operation of the formula rounds once."""
     pairs = zip(a["averages"], a["params"], strict=True)
-    means = [reference.lerp(Rounded(x), Rounded(y), 1 - a["decay"]) for x, y in pairs]
+    means = [Rounded(x).lerp(y, 1 - a["decay"]) for x, y in pairs]
     return {f"averages[{k}]": Expected(mean.value, mean.error) for k, mean in enumerate(means)}
 
 

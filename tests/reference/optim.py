@@ -7,10 +7,6 @@ returned. Options are those of torch.optim, `step` counts from 1.
 from .rounding import Rounded
 
 
-def lerp(a, b, weight):
-    return a + (b - a) * weight
-
-
 def square_average(average, g, decay):
     return average * decay + g * g * (1 - decay)
 
@@ -33,7 +29,7 @@ def rmsprop(param, grad, state, *, lr, alpha=0.99, eps=1e-8, momentum=0.0, **opt
     g = gradient(param, grad, **options)
     variance = state["square_avgs"] = square_average(state["square_avgs"], g, alpha)
     if "grad_avgs" in state:
-        mean = state["grad_avgs"] = lerp(state["grad_avgs"], g, 1 - alpha)
+        mean = state["grad_avgs"] = state["grad_avgs"].lerp(g, 1 - alpha)
         variance = (variance - mean * mean).maximum(0.0)
     change = g / (variance.sqrt() + eps)
     if "momentum_buffers" in state:
@@ -72,7 +68,7 @@ def adam(
     g = gradient(param, grad, maximize, 0.0 if decoupled else weight_decay)
     if decoupled:
         param = param * (1 - lr * weight_decay)
-    mean = state["exp_avgs"] = lerp(state["exp_avgs"], g, 1 - beta1)
+    mean = state["exp_avgs"] = state["exp_avgs"].lerp(g, 1 - beta1)
     square = state["exp_avg_sqs"] = square_average(state["exp_avg_sqs"], g, beta2)
     if "max_exp_avg_sqs" in state:
         square = state["max_exp_avg_sqs"] = state["max_exp_avg_sqs"].maximum(square)

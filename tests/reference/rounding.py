@@ -82,6 +82,14 @@ class Rounded:
             error = np.fmin(np.sqrt(self.error), self.error / root)
         return self._result(root, error)
 
+    def lerp(self, other, weight):
+        """self + weight (other - self), from either end; not by the operators, which would count self's error twice."""
+        other = Rounded.of(other)
+        difference = np.abs(other.value - self.value) + self.error + other.error
+        error = (1 - weight) * self.error + weight * other.error
+        error = error + 3 * U * weight * difference  # of the weight, the difference and the product
+        return self._result(self.value + weight * (other.value - self.value), error)
+
     def maximum(self, other):
         other = Rounded.of(other)
         return Rounded(np.maximum(self.value, other.value), np.maximum(self.error, other.error))
