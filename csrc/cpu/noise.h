@@ -9,55 +9,102 @@ namespace gencore::GENCORE_LEVEL {
 
 constexpr int superblock_vectors = 4 * parts;
 
-// Each kind turns a uniform u into a variate; normal noise takes two.
+constexpr int at_side = 4;  // vectors that go through a function side by side
+
+// Each kind turns uniforms into variates, in place; normal noise takes two. Uniforms and their complements, which are
+// exact, and the first logarithm are normal numbers other than 0.
 struct UniformNoise {
-  static GENCORE_INLINE F of(F u) { return u; }
+  static GENCORE_INLINE void of(F (&)[at_side]) {}
 };
 struct ExponentialNoise {
-  static GENCORE_INLINE F of(F u) { return -log(u); }
+  static GENCORE_INLINE void of(F (&u)[at_side]) {
+    log_normal_each(u);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) u[i] = -u[i];
+  }
 };
 struct GumbelNoise {
-  static GENCORE_INLINE F of(F u) { return -log(-log(u)); }
+  static GENCORE_INLINE void of(F (&u)[at_side]) {
+    ExponentialNoise::of(u);
+    ExponentialNoise::of(u);
+  }
 };
-// 1 - u is exact.
 struct LogisticNoise {
-  static GENCORE_INLINE F of(F u) { return log(u) - log(1.0f - u); }
+  static GENCORE_INLINE void of(F (&u)[at_side]) {
+    F rest[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) rest[i] = 1.0f - u[i];
+    log_normal_each(u);
+    log_normal_each(rest);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) u[i] -= rest[i];
+  }
 };
 struct LaplaceNoise {
-  static GENCORE_INLINE F of(F u) {
-    const F rest = 1.0f - u, tail = log(2.0f * min(u, rest));
-    return select(less(u, splat(0.5f)), tail, -tail);
+  static GENCORE_INLINE void of(F (&u)[at_side]) {
+    F tail[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) tail[i] = 2.0f * min(u[i], 1.0f - u[i]);
+    log_normal_each(tail);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) u[i] = select(less(u[i], splat(0.5f)), tail[i], -tail[i]);
   }
 };
 struct NormalNoise {};
 
-// Box and Muller: a radius from one uniform, an angle from another.
-GENCORE_INLINE void box_muller(U radius_word, U angle_word, F& cosine, F& sine) {
-  const F radius = sqrt(-2.0f * log(to_uniform(radius_word)));
-  cos_sin_turn(to_uniform(angle_word), cosine, sine);
-  cosine = radius * cosine;
-  sine = radius * sine;
+// Box and Muller: radii from uniforms, angles from others.
+GENCORE_INLINE void box_muller(const U (&radius_words)[at_side], const U (&angle_words)[at_side], F (&cosine)[at_side],
+                               F (&sine)[at_side]) {
+  F radius[at_side], turn[at_side];
+  GENCORE_UNROLL
+  for (int i = 0; i < at_side; ++i) {
+    radius[i] = to_uniform(radius_words[i]);
+    turn[i] = to_uniform(angle_words[i]);
+  }
+  log_normal_each(radius);
+  cos_sin_turn_each(turn, cosine, sine);
+  GENCORE_UNROLL
+  for (int i = 0; i < at_side; ++i) {
+    radius[i] = sqrt(-2.0f * radius[i]);
+    cosine[i] = radius[i] * cosine[i];
+    sine[i] = radius[i] * sine[i];
+  }
 }
 
-// put(i, vector i of the superblock's variates), in order where kinds allow, for the first `vectors` at least.
-template <class Noise, class Put>
-GENCORE_INLINE void to_noise(Noise, const U* words, int vectors, const Put& put) {
+// The words of N superblocks, in the order of their units, become variates.
+template <class Noise, int N>
+GENCORE_INLINE void to_noise(Noise, const U (&words)[N], F (&values)[N]) {
   GENCORE_UNROLL
-  for (int i = 0; i < superblock_vectors; ++i) {
-    if (i < vectors) put(i, Noise::of(to_uniform(words[i])));
+  for (int first = 0; first < N; first += at_side) {
+    F u[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) u[i] = to_uniform(words[first + i]);
+    Noise::of(u);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) values[first + i] = u[i];
   }
 }
 // The first half of a superblock's units pairs with the second.
-template <class Put>
-GENCORE_INLINE void to_noise(NormalNoise, const U* words, int vectors, const Put& put) {
+template <int N>
+GENCORE_INLINE void to_noise(NormalNoise, const U (&words)[N], F (&values)[N]) {
   constexpr int half = superblock_vectors / 2;
   GENCORE_UNROLL
-  for (int i = 0; i < half; ++i) {
-    if (i >= vectors) break;
-    F cosine, sine;
-    box_muller(words[i], words[i + half], cosine, sine);
-    put(i, cosine);
-    if (i + half < vectors) put(i + half, sine);
+  for (int first = 0; first < N / 2; first += at_side) {
+    U radius[at_side], angle[at_side];
+    F cosine[at_side], sine[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) {
+      const int at = (first + i) / half * superblock_vectors + (first + i) % half;
+      radius[i] = words[at];
+      angle[i] = words[at + half];
+    }
+    box_muller(radius, angle, cosine, sine);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) {
+      const int at = (first + i) / half * superblock_vectors + (first + i) % half;
+      values[at] = cosine[i];
+      values[at + half] = sine[i];
+    }
   }
 }
 
@@ -78,26 +125,26 @@ struct NoiseSource {
   philox::Stream stream;  // its row is that of row 0
 };
 
-// Runs Philox over `count` superblocks, superblock q being that of address(q, row, block), and hands the words of each
-// to take(q, words), in order.
+constexpr int vectors_at_once = superblocks_at_once * superblock_vectors;
+
+// Runs Philox over `count` superblocks, superblock q being that of address(q, row, block), and hands them over in order:
+// take(q, n, words) gets the words of the n superblocks from q on, and rubbish after them.
 template <class Address, class Take>
-GENCORE_INLINE void for_each_superblock(const NoiseSource& source, std::int64_t count, const Address& address,
-                                        const Take& take) {
-  constexpr int at_once = superblocks_at_once;
-  for (std::int64_t q = 0; q < count; q += at_once) {
-    std::uint32_t row[at_once], block[at_once];
+GENCORE_INLINE void for_superblocks(const NoiseSource& source, std::int64_t count, const Address& address,
+                                    const Take& take) {
+  for (std::int64_t q = 0; q < count; q += superblocks_at_once) {
+    std::uint32_t row[superblocks_at_once], block[superblocks_at_once];
     GENCORE_UNROLL
-    for (int i = 0; i < at_once; ++i) address(min_of(q + i, count - 1), row[i], block[i]);
-    Superblock random[at_once];
-    run_rounds(PhiloxRounds<at_once>(source.key, source.stream, row, block), random);
+    for (int i = 0; i < superblocks_at_once; ++i) address(min_of(q + i, count - 1), row[i], block[i]);
+    Superblock random[superblocks_at_once];
+    run_rounds(PhiloxRounds<superblocks_at_once>(source.key, source.stream, row, block), random);
+    U words[vectors_at_once];
     GENCORE_UNROLL
-    for (int i = 0; i < at_once; ++i) {
-      if (q + i >= count) break;
-      U words[superblock_vectors];
-      GENCORE_UNROLL
-      for (int v = 0; v < superblock_vectors; ++v) words[v] = random[i].word[v / parts][v % parts];
-      take(q + i, words);
+    for (int v = 0; v < vectors_at_once; ++v) {
+      const int in = v % superblock_vectors;
+      words[v] = random[v / superblock_vectors].word[in / parts][in % parts];
     }
+    take(q, static_cast<int>(min_of(superblocks_at_once, count - q)), words);
   }
 }
 
@@ -121,12 +168,20 @@ void fill_noise(const NoiseSource& source, std::int64_t row, std::int64_t rows, 
   const RowAddress address{source.stream.row + static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(first / 64),
                            blocks};
   std::int64_t unit = 0;
-  for_each_superblock(source, rows * blocks, address, [&](std::int64_t, const U* words) {
-    const std::int64_t rest = units - unit;
-    const int vectors = static_cast<int>(min_of(ceil_div(rest, lanes), superblock_vectors));
-    to_noise(Noise{}, words, vectors, [&](int v, F value) { store(out + v * lanes, value); });
-    out += min_of(rest, 64);
-    unit = rest <= 64 ? 0 : unit + 64;
+  for_superblocks(source, rows * blocks, address, [&](std::int64_t, int n, const U(&words)[vectors_at_once]) {
+    F values[vectors_at_once];
+    to_noise(Noise{}, words, values);
+    GENCORE_UNROLL
+    for (int i = 0; i < superblocks_at_once; ++i) {
+      if (i >= n) break;
+      const std::int64_t rest = units - unit;
+      GENCORE_UNROLL
+      for (int v = 0; v < superblock_vectors; ++v) {
+        if (v * lanes < rest) store(out + v * lanes, values[i * superblock_vectors + v]);
+      }
+      out += min_of(rest, 64);
+      unit = rest <= 64 ? 0 : unit + 64;
+    }
   });
 }
 
@@ -137,19 +192,30 @@ inline void fill_normal_short(const NoiseSource& source, std::int64_t row, std::
   TileBuffer radius, angle;
   constexpr int half = superblock_vectors / 2;
   const RowAddress address{source.stream.row + static_cast<std::uint32_t>(row), 0, 1};
-  const int vectors = static_cast<int>(ceil_div(units, lanes));
-  for_each_superblock(source, rows, address, [&](std::int64_t q, const U* words) {
+  for_superblocks(source, rows, address, [&](std::int64_t q, int n, const U(&words)[vectors_at_once]) {
     GENCORE_UNROLL
-    for (int v = 0; v < half; ++v) {
-      if (v >= vectors) break;
-      store(radius.data() + q * units + v * lanes, (F)words[v]);
-      store(angle.data() + q * units + v * lanes, (F)words[v + half]);
+    for (int i = 0; i < superblocks_at_once; ++i) {
+      if (i >= n) break;
+      GENCORE_UNROLL
+      for (int v = 0; v < half; ++v) {
+        if (v * lanes >= units) break;
+        const U* word = words + i * superblock_vectors + v;
+        store(radius.data() + (q + i) * units + v * lanes, (F)word[0]);
+        store(angle.data() + (q + i) * units + v * lanes, (F)word[half]);
+      }
     }
   });
-  for (std::int64_t i = 0; i < rows * units; i += lanes) {
-    F cosine, sine;
-    box_muller((U)load(radius.data() + i), (U)load(angle.data() + i), cosine, sine);
-    store(out + i, cosine);
+  for (std::int64_t first = 0; first < rows * units; first += at_side * lanes) {
+    U radii[at_side], angles[at_side];
+    F cosine[at_side], sine[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) {
+      radii[i] = (U)load(radius.data() + first + i * lanes);
+      angles[i] = (U)load(angle.data() + first + i * lanes);
+    }
+    box_muller(radii, angles, cosine, sine);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) store(out + first + i * lanes, cosine[i]);
   }
 }
 
@@ -178,8 +244,13 @@ void fill_noise_flat(const NoiseSource& source, std::int64_t first, std::int64_t
     b = static_cast<std::uint32_t>((block + q) % row_blocks);
   };
   out += 64 * block - first;
-  for_each_superblock(source, blocks, address, [&](std::int64_t q, const U* words) {
-    to_noise(Noise{}, words, superblock_vectors, [&](int v, F value) { store(out + 64 * q + v * lanes, value); });
+  for_superblocks(source, blocks, address, [&](std::int64_t q, int n, const U(&words)[vectors_at_once]) {
+    F values[vectors_at_once];
+    to_noise(Noise{}, words, values);
+    GENCORE_UNROLL
+    for (int v = 0; v < vectors_at_once; ++v) {
+      if (v < n * superblock_vectors) store(out + 64 * q + v * lanes, values[v]);
+    }
   });
 }
 

@@ -38,15 +38,30 @@ void for_each_draw(std::int64_t samples, std::int64_t rows, std::int64_t units, 
   });
 }
 
+// out = e^(scale logvar), four vectors side by side where there are four.
+GENCORE_INLINE void exponentials(std::int64_t n, float scale, const float* logvar, float* out) {
+  std::int64_t i = 0;
+  for (; i + at_side * lanes <= n; i += at_side * lanes) {
+    F e[at_side];
+    GENCORE_UNROLL
+    for (int v = 0; v < at_side; ++v) e[v] = scale * load(logvar + i + v * lanes);
+    exp_each(e);
+    GENCORE_UNROLL
+    for (int v = 0; v < at_side; ++v) store(out + i + v * lanes, e[v]);
+  }
+  for_each_vector(n - i, [&](std::int64_t j, auto at) { store(out + i + j, exp(scale * at.load(logvar + i + j))); });
+}
+
 // z of one tile, and the terms of 2 kl and 2 log_ratio where they are asked for.
 GENCORE_INLINE void gaussian_tile(std::int64_t n, const float* mu, const float* logvar, const float* eps, float* z,
                                   float* kl, float* ratio) {
+  TileBuffer deviations;
+  exponentials(n, 0.5f, logvar, deviations.data());
   for_each_vector(n, [&](std::int64_t i, auto at) {
-    const F m = at.load(mu + i), lv = at.load(logvar + i), e = load(eps + i);
-    const F deviation = exp(0.5f * lv);
-    const F value = fma(deviation, e, m);
+    const F m = at.load(mu + i), lv = at.load(logvar + i), e = load(eps + i), sd = load(deviations.data() + i);
+    const F value = fma(sd, e, m);
     at.store(z + i, value);
-    if (kl != nullptr) store(kl + i, fma(m, m, fma(deviation, deviation, splat(-1.0f)) - lv));
+    if (kl != nullptr) store(kl + i, fma(m, m, fma(sd, sd, splat(-1.0f)) - lv));
     if (ratio != nullptr) store(ratio + i, fma(value, value, fma(-e, e, -lv)));
   });
 }
@@ -112,9 +127,7 @@ void gaussian_reparam_vjp(const sample::GaussianReparamVjp& op) {
     GaussianSums sums;
     const std::int64_t at = tile.row * units + tile.first, size = tile.size();
     const float* mu = op.mu.data + at;
-    for_each_vector(size, [&](std::int64_t i, auto v) {
-      store(deviation.data() + i, exp(0.5f * v.load(op.logvar.data + at + i)));
-    });
+    exponentials(size, 0.5f, op.logvar.data + at, deviation.data());
     for (std::int64_t s = 0; s < op.samples && with_draws; ++s) {
       fill_tile(NormalNoise{}, source, s * n + tile.row, tile.rows, tile.first, tile.units, eps.data());
       if (with_ratio) spread_rows(tile, op.grad_log_ratio.data + s * n, spread.data());
@@ -144,12 +157,13 @@ void gaussian_log_prob(const sample::GaussianLogProb& op) {
   const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
   const double constant = static_cast<double>(units) * 1.8378770664093454836;  // D log 2 pi
   for_each_draw(op.samples, n, units, [&](std::int64_t s, const Tile& tile, double* carry) {
-    TileBuffer terms;
+    TileBuffer precision, terms;
     const std::int64_t at = tile.row * units + tile.first;
     const float* x = op.x.data + s * n * units + at;
+    exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
     for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
       const F lv = v.load(op.logvar.data + at + i), d = v.load(x + i) - v.load(op.mu.data + at + i);
-      const F scaled = d * exp(-0.5f * lv);
+      const F scaled = d * load(precision.data() + i);
       store(terms.data() + i, fma(scaled, scaled, lv));
     });
     sum_rows(tile, units, terms.data(), carry[0],
@@ -162,9 +176,7 @@ void gaussian_log_prob_vjp(const sample::GaussianLogProbVjp& op) {
   for_each_parameter_tile(n, units, [&](const Tile& tile) {
     TileBuffer precision, spread, by_mu, by_logvar;
     const std::int64_t at = tile.row * units + tile.first;
-    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-      store(precision.data() + i, exp(-0.5f * v.load(op.logvar.data + at + i)));
-    });
+    exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
     for (std::int64_t s = 0; s < op.samples; ++s) {
       const std::int64_t x_at = s * n * units + at;
       spread_rows(tile, op.grad.data + s * n, spread.data());
