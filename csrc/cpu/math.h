@@ -81,7 +81,6 @@ GENCORE_INLINE F exp_minus_abs(F x) {
   return v[0];
 }
 
-<<<<<<< HEAD
 // 1 - e^-x for x >= 0: the slope of softplus, from its value. 1.4 ulp, also where it is small.
 GENCORE_INLINE F one_minus_exp_minus(F x) {
   const F a = max(splat(-88.0f), -x);
@@ -91,8 +90,6 @@ GENCORE_INLINE F one_minus_exp_minus(F x) {
   return fma(-power, p, 1.0f - power);
 }
 
-// ln x; -inf at 0, and below it, where no kernel goes. 0.9 ulp.
-=======
 // ln(x 2^-shift) of normal, finite x > 0.
 template <int N>
 GENCORE_INLINE void log_normal_each(F (&x)[N], F shift = F{}) {
@@ -121,8 +118,8 @@ GENCORE_INLINE void log_normal_each(F (&x)[N], F shift = F{}) {
     x[i] = fma(exponent[i], splat(0.693359375f), y);
   }
 }
+
 // ln x; -inf at 0, and below it, where no kernel goes. 0.9 ulp. Subnormal x is scaled up first.
->>>>>>> sample
 GENCORE_INLINE F log(F x) {
   const Mask tiny = less(x, splat(1.17549435e-38f));
   F v[1] = {select(tiny, x * 8388608.0f, x)};
