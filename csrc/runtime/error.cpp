@@ -31,6 +31,18 @@ void shape(const char* op, const char* arg, const std::int64_t* actual, int rank
   }
 }
 
+void list_count(const char* op, const char* arg, std::int64_t actual, const char* like_arg, std::int64_t expected) {
+  if (actual == expected) return;
+  fail(op, arg, "to hold " + std::to_string(expected) + " arrays, as many as " + like_arg, std::to_string(actual));
+}
+
+void list_size(const char* op, const char* arg, std::int64_t k, std::int64_t actual, const char* like_arg,
+               std::int64_t expected) {
+  if (actual == expected) return;
+  const std::string at = "[" + std::to_string(k) + "]", count = std::to_string(expected);
+  fail(op, (arg + at).c_str(), "to hold " + count + " elements, as many as " + like_arg + at, std::to_string(actual));
+}
+
 void at_least(const char* op, const char* arg, std::int64_t value, std::int64_t least) {
   if (value < least) fail(op, arg, "to be at least " + std::to_string(least), std::to_string(value));
 }
@@ -43,6 +55,10 @@ void in_range(const char* op, const char* arg, std::int64_t value, std::int64_t 
 
 void finite(const char* op, const char* arg, double value) {
   if (!std::isfinite(value)) fail(op, arg, "to be finite", number_text(value));
+}
+
+void positive(const char* op, const char* arg, double value) {
+  if (!std::isfinite(value) || value <= 0) fail(op, arg, "to be positive and finite", number_text(value));
 }
 
 void finite(const char* op, const char* arg, const float* data, std::int64_t n) {
