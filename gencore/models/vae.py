@@ -38,8 +38,8 @@ class Elbo:
     Attributes
     ----------
     value, reconstruction, kl : (n,) Tensor
-        The bound; ``E_q log p(x | z)``; the divergence of the posterior from the prior, exact where it has a closed form
-        (one layer, and the top one of two), else from the same draws.
+        The bound; ``E_q log p(x | z)``; the divergence of the posterior from the prior, exact where it has a closed
+        form (one layer, and the top one of two), else from the same draws.
     """
 
     value: Tensor
@@ -118,10 +118,11 @@ class VAE(NeuralModel):
                 "VAE: expected decoder_hidden to be None for two stochastic layers, received sizes"
             )
         _sizes("n_visible", n_visible)
+        back = None if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
         super().__init__(
             seed, n_visible=int(n_visible), n_latent=sizes[0] if len(sizes) == 1 else sizes,
             hidden=stacks[0] if len(sizes) == 1 else stacks, activation=activation, likelihood=likelihood,
-            latent=latent, n_classes=n_classes, decoder_hidden=decoder_hidden and _sizes("decoder_hidden", decoder_hidden),
+            latent=latent, n_classes=n_classes, decoder_hidden=back,
         )  # fmt: skip
         self.n_visible, self.n_latent = int(n_visible), sizes[-1]
         self.likelihood = make_likelihood(likelihood)
@@ -132,9 +133,10 @@ class VAE(NeuralModel):
         self.decoders: list[Heads] = []
         for i, (n_in, z, layers) in enumerate(zip(inputs, self.latents, stacks, strict=True)):
             self.encoders.append(Heads((n_in, *layers), z.parameter_widths, activation, keys))
-            back = layers[::-1] if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
             out = self.likelihood.parameter_widths(self.n_visible) if i == 0 else (n_in, n_in)
-            self.decoders.append(Heads((z.width, *back), out, activation, keys))
+            self.decoders.append(
+                Heads((z.width, *(layers[::-1] if back is None else back)), out, activation, keys)
+            )
         self.eval()
 
     # --- learning ---------------------------------------------------------------------------------------------
@@ -174,7 +176,8 @@ class VAE(NeuralModel):
         lr : float or Schedule
             Learning rate, or a function from the fraction of the training done to one (`gencore.train`).
         n_importance : int
-            Draws of the importance-weighted bound, ``log mean_k p(x, z_k) / q(z_k | x)`` (Burda et al. 2016). 1: the ELBO.
+            Draws of the importance-weighted bound, ``log mean_k p(x, z_k) / q(z_k | x)`` (Burda et al. 2016); 1 is
+            the ELBO.
         estimator : {"auto", "reparam", "reinforce", "wake-sleep", "concrete"}
             Where the encoder's gradient comes from: through the draw ("reparam", Gaussian latents), through a draw at a
             temperature ("concrete", discrete latents), from the score function with learned baselines ("reinforce",
@@ -260,8 +263,8 @@ class VAE(NeuralModel):
         Returns
         -------
         Elbo
-            Three Tensors (n,), differentiable with respect to the parameters unless under `no_grad`. Discrete latents are
-            drawn, without relaxation.
+            Three Tensors (n,), differentiable with respect to the parameters unless under `no_grad`. Discrete latents
+            are drawn, without relaxation.
         """
         data = self._as_data("VAE.elbo", "x", x)
         _sizes("n_samples", n_samples)
@@ -270,23 +273,23 @@ class VAE(NeuralModel):
     def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
         """`elbo` of rows that kernels take as they are."""
         n, keys = len(x), Generator(key)
-        z, below, kl = x, None, None
-        drawn, repeats = 1, n_samples
+        z, repeats = x, n_samples
+        kl: Any = 0.0
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
             q = encoder(z)
             top = i + 1 == len(self.latents)
             above, divergence = latent.draw(q, keys.key(), repeats, closed_form=top)
-            drawn, repeats = drawn * repeats, 1
+            repeats = 1
             part = np.mean(divergence.reshape(-1, n), axis=0)
             if not top:  # log q(z | x) here; log p(z | the layer above) follows when that is drawn
                 part = np.mean(latent.log_density(above, q).reshape(-1, n), axis=0)
-            if below is not None:
-                prior = self.decoders[i](above)
-                part = part - np.mean(sample.gaussian_log_prob(z, *prior).reshape(-1, n), axis=0)
-            kl = part if kl is None else kl + part
-            z, below = above, z
             if i == 0:
                 first = above
+            else:
+                mean, logvar = self.decoders[i](above)
+                part = part - np.mean(sample.gaussian_log_prob(z, mean, logvar).reshape(-1, n), axis=0)
+            kl = part + kl
+            z = above
         fit = self.likelihood.log_prob(self.decoders[0](first), x)
         reconstruction = np.mean(fit.reshape(-1, n), axis=0)
         return Elbo(reconstruction - kl, reconstruction, kl)
@@ -294,7 +297,8 @@ class VAE(NeuralModel):
     def log_weights(self, x: Any, key: int, n_samples: int) -> Any:
         """``log p(x, z) - log q(z | x)`` of draws of q: (n_samples, n), rows that kernels take as they are."""
         keys = Generator(key)
-        z, repeats, total = x, n_samples, None
+        z, repeats = x, n_samples
+        total: Any = 0.0
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
             q = encoder(z)
             if i + 1 == len(self.latents):
@@ -303,11 +307,12 @@ class VAE(NeuralModel):
             else:
                 above, _ = latent.draw(q, keys.key(), repeats, closed_form=False)
                 part = -latent.log_density(above, q)
-            if i > 0:
-                part = part + sample.gaussian_log_prob(z, *self.decoders[i](above))
-            else:
+            if i == 0:
                 first = above
-            total = part if total is None else total + part
+            else:
+                mean, logvar = self.decoders[i](above)
+                part = part + sample.gaussian_log_prob(z, mean, logvar)
+            total = part + total
             z, repeats = above, 1
         total = total + self.likelihood.log_prob(self.decoders[0](first), x)
         return total.reshape(n_samples, -1)
@@ -317,8 +322,8 @@ class VAE(NeuralModel):
     ) -> NDArray[np.float64]:
         """Importance-weighted lower bound of log p(x) of each row, nats: (n, n_visible) -> (n,) float64.
 
-        ``log mean_k p(x, z_k) / q(z_k | x)`` over `n_samples` draws of q: below log p(x) on average, and closer the more
-        draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some 4,000
+        ``log mean_k p(x, z_k) / q(z_k | x)`` over `n_samples` draws of q: below log p(x) on average, and closer the
+        more draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some 4,000
         rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
@@ -379,7 +384,8 @@ class VAE(NeuralModel):
         """Parameters of p(x | z), lower layers drawn."""
         for decoder, below in zip(self.decoders[:0:-1], self.latents[-2::-1], strict=True):
             z, _ = below.draw(decoder(z), keys.key(), 1, closed_form=False)
-        return self.decoders[0](z)
+        parameters: tuple[Any, ...] = self.decoders[0](z)
+        return parameters
 
     def reconstruct(self, X: Any) -> Float32Array:
         """Mean of x given the posterior's mean: (n, n_visible) -> (n, n_visible) float32."""
@@ -407,7 +413,7 @@ class VAE(NeuralModel):
         z = self.latents[-1].prior(n, keys.key())
         with no_grad():
             parts = [self._decoded(z[rows], keys) for rows in chunks(n, _ROWS)]
-            turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw(p, keys.key()))
+            turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw_plain(p, keys.key()))
             return np.concatenate([np.asarray(turn(p)) for p in parts])
 
     def interpolate(self, start: Any, end: Any, n: int = 10) -> Float32Array:
