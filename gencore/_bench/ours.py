@@ -12,7 +12,7 @@ from gencore.kernels import rbm as kernels
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import AIS_TEMPERATURES, LOG_PARTITION, Adam, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import AIS_TEMPERATURES, LOG_PARTITION, Adam, Ais, Cd, Entropy, Gemm, Gibbs, Layer, LogZ, Variates
 
 
 @does("gemm", "gencore")
@@ -21,6 +21,23 @@ def gemm(p: Gemm, threads: int) -> Candidate:
 
     def call() -> Array:
         return dense.matmul(p.a, p.b, out=out)
+
+    return Candidate(call, call)
+
+
+@does("linear_vjp", "gencore")
+def linear_vjp(p: Layer, threads: int) -> Candidate:
+    def call() -> object:
+        return dense.linear_vjp(p.grad, p.x, p.w, p.y, activation="tanh")
+
+    return Candidate(call, call)
+
+
+@does("bce", "gencore")
+def bce(p: Entropy, threads: int) -> Candidate:
+    def call() -> tuple[Array, Array]:
+        value = dense.bernoulli_log_prob(p.logits, p.targets)
+        return value, dense.bernoulli_log_prob_vjp(p.grad, p.logits, p.targets)
 
     return Candidate(call, call)
 

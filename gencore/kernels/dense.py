@@ -322,10 +322,11 @@ def _matmul_rule(
 
 def _linear_rule(
     needs: tuple[bool, ...], g: Any, ans: Any, x: Any, w: Any, _bias: Any = None, *, activation: Activation = "identity"
-) -> tuple[Any, Any, Any]:  # fmt: skip
+) -> tuple[Any, ...]:  # fmt: skip
     wanted = (needs[0], needs[1], len(needs) > 2 and needs[2])
     y = None if activation == "identity" else ans
-    return linear_vjp(contiguous(g), x, w, y, activation=activation, needs=wanted)
+    # As many as there are arguments: the bias may have been left out.
+    return linear_vjp(contiguous(g), x, w, y, activation=activation, needs=wanted)[: len(needs)]
 
 
 def _linear_vjp_rule(
@@ -372,6 +373,7 @@ defvjp(_linear_vjp, joint=_linear_vjp_rule)
 
 
 def activation_code(op: str, activation: str) -> int:
+    """Return the kernels' number for an activation; raises ValueError, in the name of `op`, where there is none."""
     code = _ACTIVATIONS.get(activation)
     if code is None:
         names = ", ".join(_ACTIVATIONS)
