@@ -126,9 +126,7 @@ def _joint(node: Node, wanted: set[AnyNode] | None, g: Any, ans: Any, args: list
 
 def _as_tensors(node: Node, args: list[Any], ans: Any) -> tuple[list[Any], Any]:
     """What a node kept, as Tensors that know where they came from."""
-    wrapped = [
-        a if p is None or a is p else wrap(a, p) for a, p in zip(args, node.parents, strict=True)
-    ]
+    wrapped = [a if p is None or a is p else wrap(a, p) for a, p in zip(args, node.parents, strict=True)]
     if isinstance(ans, tuple):
         return wrapped, like(ans, [wrap(a, Output(node, i, a)) for i, a in enumerate(ans)])
     return wrapped, None if ans is None else wrap(ans, node)
@@ -235,7 +233,9 @@ def grad(
     weights = [None] * len(outs) if grad_outputs is None else grad_outputs
     weights = [weights] if isinstance(outputs, Tensor) and grad_outputs is not None else list(weights)
     if len(weights) != len(outs):
-        raise ValueError(f"grad: expected {len(outs)} grad_outputs, one for each output, received {len(weights)}")
+        raise ValueError(
+            f"grad: expected {len(outs)} grad_outputs, one for each output, received {len(weights)}"
+        )
     for i, x in enumerate(ins):
         if not isinstance(x, Tensor) or x._node is None:
             raise ValueError(
