@@ -52,8 +52,8 @@ class Point:
 # Domains keep `STEP` away from kinks and poles.
 UNARY = {
     np.negative: (-2, 2), np.positive: (-2, 2), np.exp: (-2, 2), np.exp2: (-2, 2), np.expm1: (-2, 2), np.log: (0.3, 3),
-    np.log2: (0.3, 3), np.log10: (0.3, 3), np.log1p: (-0.6, 2), np.sqrt: (0.3, 3), np.cbrt: (0.3, 3), np.square: (-2, 2),
-    np.reciprocal: (0.4, 2), np.sin: (-3, 3), np.cos: (-3, 3), np.tan: (-1.2, 1.2), np.arcsin: (-0.8, 0.8),
+    np.log2: (0.3, 3), np.log10: (0.3, 3), np.log1p: (-0.6, 2), np.sqrt: (0.3, 3), np.cbrt: (0.3, 3),
+    np.square: (-2, 2), np.reciprocal: (0.4, 2), np.sin: (-3, 3), np.cos: (-3, 3), np.tan: (-1.2, 1.2), np.arcsin: (-0.8, 0.8),
     np.arccos: (-0.8, 0.8), np.arctan: (-2, 2), np.sinh: (-2, 2), np.cosh: (-2, 2), np.tanh: (-2, 2),
     np.arcsinh: (-2, 2), np.arccosh: (1.3, 3), np.arctanh: (-0.8, 0.8), np.absolute: (0.1, 2), np.fabs: (0.1, 2),
 }  # fmt: skip
@@ -128,7 +128,9 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
     np.min: reductions(np.min),
     np.prod: reductions(np.prod, 0.5, 2),
     np.cumsum: calls((3, 4), np.cumsum, lambda x: np.cumsum(x, axis=0), lambda x: np.cumsum(x, axis=-1)),
-    np.reshape: calls((3, 4), lambda x: np.reshape(x, (2, 6)), lambda x: np.reshape(x, -1), lambda x: x[:, :2].reshape(6)),
+    np.reshape: calls(
+        (3, 4), lambda x: np.reshape(x, (2, 6)), lambda x: np.reshape(x, -1), lambda x: x[:, :2].reshape(6)
+    ),
     np.ravel: calls((3, 4), np.ravel),
     np.transpose: calls(
         (2, 3, 4), np.transpose, lambda x: np.transpose(x, (2, 0, 1)), lambda x: np.transpose(x, (-1, 0, -2))
@@ -153,7 +155,8 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
     np.repeat: calls((2, 3), lambda x: np.repeat(x, 3), lambda x: np.repeat(x, 2, axis=-1)),
     np.tile: calls((2, 3), lambda x: np.tile(x, 2), lambda x: np.tile(x, (2, 1, 3))),
     np.take: calls(
-        (3, 4), lambda x: np.take(x, like(x, INDEX), axis=0), lambda x: np.take(x, like(x, INDEX)), lambda x: np.take(x, 1, 1)
+        (3, 4), lambda x: np.take(x, like(x, INDEX), axis=0), lambda x: np.take(x, like(x, INDEX)),
+        lambda x: np.take(x, 1, 1),
     ),
     np.take_along_axis: calls(
         (3, 5), lambda x: np.take_along_axis(x, like(x, GATHER), axis=1),
@@ -171,7 +174,10 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
         Point(lambda a, b, c: np.einsum("ij,jk,k->i", a, b, c, optimize=True), ((2, 3), (3, 4), (4,))),
         Point(lambda a: np.einsum("ij,ij->j", a, a, optimize=True), ((2, 3),)),
     ],
-    np.clip: calls((5, 5), lambda x: np.clip(x, -1, 1.5), lambda x: np.clip(x, None, 1.0), lambda x: np.clip(x, a_min=0.5, a_max=None)),
+    np.clip: calls(
+        (5, 5), lambda x: np.clip(x, -1, 1.5), lambda x: np.clip(x, None, 1.0),
+        lambda x: np.clip(x, a_min=0.5, a_max=None),
+    ),
     np.where: [
         Point(lambda x, y: np.where(like(x, GATHER.T > 1), x, y), ((2, 3), (3,))),
         Point(lambda x: np.where(like(x, GATHER.T > 1), x * x, 0.5), ((2, 3),)),

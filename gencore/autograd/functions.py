@@ -194,13 +194,9 @@ def _install() -> None:
         setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 2))
     for name, ufunc in operators.items():
         setattr(Tensor, f"__r{name}__", _right(UFUNCS[ufunc]))
-    for name, ufunc in {
-        "neg": np.negative,
-        "pos": np.positive,
-        "abs": np.absolute,
-        "invert": np.invert,
-    }.items():
-        setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 1))
+    unary = {"neg": negative, "pos": positive, "abs": absolute, "invert": UFUNCS[np.invert]}
+    for name, op in unary.items():
+        setattr(Tensor, f"__{name}__", method(op, 1))
     for function in (exp, expm1, log, log1p, sqrt, square, sin, cos, tanh, logistic, softplus, relu):
         setattr(Tensor, function.__name__, method(function, 1))
     setattr(Tensor, "abs", method(absolute, 1))  # noqa: B010 (a type checker knows another type)

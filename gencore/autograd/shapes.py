@@ -503,7 +503,7 @@ defvjp(_einsum, joint=_einsum_rule)
 
 @_numpy(np.einsum)
 def einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Any:
-    """As ``numpy.einsum`` with an explicit ``->``, without ellipses or an index twice in one operand; always optimised."""
+    """As ``numpy.einsum`` with an explicit ``->``, without ellipses or an index twice in one operand."""
     spec = subscripts.replace(" ", "")
     terms = spec.split("->")[0].split(",")
     if "->" not in spec or "." in spec or any(len(set(t)) < len(t) for t in terms):
