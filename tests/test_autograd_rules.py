@@ -53,7 +53,8 @@ class Point:
 UNARY = {
     np.negative: (-2, 2), np.positive: (-2, 2), np.exp: (-2, 2), np.exp2: (-2, 2), np.expm1: (-2, 2), np.log: (0.3, 3),
     np.log2: (0.3, 3), np.log10: (0.3, 3), np.log1p: (-0.6, 2), np.sqrt: (0.3, 3), np.cbrt: (0.3, 3),
-    np.square: (-2, 2), np.reciprocal: (0.4, 2), np.sin: (-3, 3), np.cos: (-3, 3), np.tan: (-1.2, 1.2), np.arcsin: (-0.8, 0.8),
+    np.square: (-2, 2),
+    np.reciprocal: (0.4, 2), np.sin: (-3, 3), np.cos: (-3, 3), np.tan: (-1.2, 1.2), np.arcsin: (-0.8, 0.8),
     np.arccos: (-0.8, 0.8), np.arctan: (-2, 2), np.sinh: (-2, 2), np.cosh: (-2, 2), np.tanh: (-2, 2),
     np.arcsinh: (-2, 2), np.arccosh: (1.3, 3), np.arctanh: (-0.8, 0.8), np.absolute: (0.1, 2), np.fabs: (0.1, 2),
 }  # fmt: skip

@@ -6,13 +6,14 @@ from itertools import count
 
 import numpy as np
 
+import gencore as gc
 from gencore.kernels import dense, optim, sample
 from gencore.kernels import rbm as kernels
 
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import AIS_TEMPERATURES, LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import AIS_TEMPERATURES, FACTOR, LOG_PARTITION, Ais, Cd, Chain, Gemm, Gibbs, LogZ, Variates
 
 
 @does("gemm", "gencore")
@@ -117,5 +118,21 @@ def log_z(p: LogZ, threads: int) -> Candidate:
 def pseudo(rbm: Rbm, threads: int) -> Candidate:
     def call() -> Array:
         return kernels.pseudo_log_likelihood(rbm.w, rbm.b, rbm.c, rbm.v)
+
+    return Candidate(call, call)
+
+
+@does("autograd", "gencore")
+def autograd(p: Chain, threads: int) -> Candidate:
+    x, b = (gc.tensor(a, requires_grad=True) for a in (p.x, p.b))
+    w = gc.tensor(p.w)
+
+    def call() -> tuple[float, Array, Array]:
+        y = x
+        for _ in range(p.steps):
+            y = (y * FACTOR + b).tanh() - w
+        value = y.sum()
+        dx, db = gc.grad(value, [x, b])
+        return value.item(), dx.numpy(), db.numpy()
 
     return Candidate(call, call)

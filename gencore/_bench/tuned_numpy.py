@@ -19,7 +19,7 @@ from . import machine
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import FACTOR, LOG_PARTITION, Ais, Cd, Chain, Gemm, Gibbs, LogZ, Variates
 
 ONE = np.float32(1)
 
@@ -351,3 +351,23 @@ def pseudo(rbm: Rbm, threads: int) -> Candidate:
     held = 2 * w.nbytes + 4 * len(rbm.v) * len(c)
     blas = 1 if len(parts) > 1 else threads
     return Candidate(call, call, workspace=held, blas_threads=blas)
+
+
+@does("autograd", "numpy")
+def autograd(p: Chain, threads: int) -> Candidate:
+    factor = np.float32(FACTOR)
+
+    def call() -> tuple[float, Array, Array]:
+        y, states = p.x, []
+        for _ in range(p.steps):
+            t = np.tanh(y * factor + p.b)
+            states.append(t)
+            y = t - p.w
+        g, db = np.ones_like(y), np.zeros_like(y)
+        for t in reversed(states):
+            g = g - g * t * t
+            db += g
+            g = g * factor
+        return float(y.sum()), g, db
+
+    return Candidate(call, call, note="the gradient written by hand: what the ops alone cost")
