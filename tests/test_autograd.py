@@ -642,6 +642,10 @@ def test_any_number_of_arguments(n: int) -> None:
 
     gc.defvjp(product, joint=lambda needs, g, ans, *xs: tuple(g * ans / x for x in xs))
     last = leaf([2.0])
+    ones = [leaf([1.0]) for _ in range(n)]
+    product(*ones, last).backward()
+    assert {x.grad.item() for x in ones} == {2.0}
+    last.grad = None
     product(*np.ones((n, 1)), last).backward()
     assert last.grad.item() == 1
     kept = np.ones(1)

@@ -586,27 +586,9 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
 
 def _install() -> None:
     for op in (
-        sum,
-        mean,
-        var,
-        std,
-        max,
-        min,
-        prod,
-        cumsum,
-        reshape,
-        ravel,
-        transpose,
-        swapaxes,
-        squeeze,
-        repeat,
-        take,
-        clip,
-        dot,
-        softmax,
-        log_softmax,
-        log_sum_exp,
-    ):
+        sum, mean, var, std, max, min, prod, cumsum, reshape, ravel, transpose, swapaxes, squeeze, repeat, take, clip,
+        dot, softmax, log_softmax, log_sum_exp,
+    ):  # fmt: skip
         setattr(Tensor, op.__name__, op)
     more = {
         "flatten": ravel, "astype": _astype, "argmax": FUNCTIONS[np.argmax], "T": property(_transpose),
