@@ -6,13 +6,28 @@ from itertools import count
 
 import numpy as np
 
+import gencore as gc
 from gencore.kernels import dense, optim, sample
 from gencore.kernels import rbm as kernels
 
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import AIS_TEMPERATURES, LOG_PARTITION, Adam, Ais, Cd, Entropy, Gemm, Gibbs, Layer, LogZ, Variates
+from .works import (
+    AIS_TEMPERATURES,
+    FACTOR,
+    LOG_PARTITION,
+    Adam,
+    Ais,
+    Cd,
+    Chain,
+    Entropy,
+    Gemm,
+    Gibbs,
+    Layer,
+    LogZ,
+    Variates,
+)
 
 
 @does("gemm", "gencore")
@@ -158,3 +173,19 @@ def adam(p: Adam, threads: int) -> Candidate:
         return params
 
     return Candidate(call, sample, prepare=prepare, workspace=p.nbytes)
+
+
+@does("autograd", "gencore")
+def autograd(p: Chain, threads: int) -> Candidate:
+    x, b = (gc.tensor(a, requires_grad=True) for a in (p.x, p.b))
+    w = gc.tensor(p.w)
+
+    def call() -> tuple[float, Array, Array]:
+        y = x
+        for _ in range(p.steps):
+            y = (y * FACTOR + b).tanh() - w
+        value = y.sum()
+        dx, db = gc.grad(value, [x, b])
+        return value.item(), dx.numpy(), db.numpy()
+
+    return Candidate(call, call)

@@ -19,7 +19,7 @@ from . import machine
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Adam, Ais, Cd, Entropy, Gemm, Gibbs, Layer, LogZ, Variates
+from .works import FACTOR, LOG_PARTITION, Adam, Ais, Cd, Chain, Entropy, Gemm, Gibbs, Layer, LogZ, Variates
 
 ONE = np.float32(1)
 
@@ -462,3 +462,23 @@ def adam(p: Adam, threads: int) -> Candidate:
         return params
 
     return Candidate(call, sample, prepare=prepare, workspace=p.nbytes + threads * 8 * piece)
+
+
+@does("autograd", "numpy")
+def autograd(p: Chain, threads: int) -> Candidate:
+    factor = np.float32(FACTOR)
+
+    def call() -> tuple[float, Array, Array]:
+        y, states = p.x, []
+        for _ in range(p.steps):
+            t = np.tanh(y * factor + p.b)
+            states.append(t)
+            y = t - p.w
+        g, db = np.ones_like(y), np.zeros_like(y)
+        for t in reversed(states):
+            g = g - g * t * t
+            db += g
+            g = g * factor
+        return float(y.sum()), g, db
+
+    return Candidate(call, call, note="the gradient written by hand: what the ops alone cost")
