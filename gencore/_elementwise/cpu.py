@@ -75,13 +75,13 @@ def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any]) -> Run:
             on(end - begin, [x[begin:end] for x in views])
 
         def strided(begin: int, end: int) -> None:
-            flags = [["readonly", "contig", "aligned"]] * len(arrays) + [["writeonly", "no_broadcast"]] * len(
-                outputs
-            )
+            flags: Any = [["readonly", "contig", "aligned"]] * len(arrays) + [
+                ["writeonly", "no_broadcast"]
+            ] * len(outputs)
             with np.nditer(
                 [*arrays, *outputs],
                 flags=["external_loop", "buffered", "grow_inner", "ranged", "delay_bufalloc"],
-                op_flags=flags,  # type: ignore[arg-type]
+                op_flags=flags,
                 order="C",
                 buffersize=BUFFER,
             ) as pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def load_cupy(name: str) -> Any:
         import cupy
     except ImportError as error:
         raise ImportError(
-            f"{name}: expected CuPy for arrays of a CUDA device, which is not installed (cure: pip install cupy-cuda13x)"
+            f"{name}: expected CuPy for arrays of a device, which is not installed (cure: pip install cupy-cuda13x)"
         ) from error
     return cupy
 
@@ -29,8 +30,7 @@ def load_cupy(name: str) -> Any:
 def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any]) -> Run:
     """Compile a loop; returns ``run(inputs, outputs, shape)``, outputs of that shape and C-contiguous."""
     load_numba()
-    from numba import cuda
-
+    cuda: Any = import_module("numba.cuda")  # without types
     cupy = load_cupy(what)
     kernel = cuda.jit(loop.compile(what, dtype, cuda.jit(device=True), True))
 
