@@ -53,14 +53,14 @@ class _Threads:
 _threads = _Threads()
 
 
-def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any]) -> Run:
+def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any], parts: int | None) -> Run:
     """Compile a loop; returns ``run(inputs, outputs, shape)``, outputs of that shape and C-contiguous."""
     numba = load_numba()
     scalar = numba.from_dtype(dtype)
     given = numba.types.Array(scalar, 1, "C", readonly=True)
     made = numba.types.Array(scalar, 1, "C")
     signature = numba.void(numba.int64, *[given] * len(loop.single), *[made] * loop.outputs)
-    python = loop.compile(what, dtype, numba.njit(error_model="numpy"), False)
+    python = loop.compile(what, dtype, parts)
     compiled = numba.njit(signature, error_model="numpy", nogil=True)(python)
 
     def run(inputs: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:

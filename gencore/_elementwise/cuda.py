@@ -27,12 +27,12 @@ def load_cupy(name: str) -> Any:
     return cupy
 
 
-def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any]) -> Run:
+def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any], parts: int | None) -> Run:
     """Compile a loop; returns ``run(inputs, outputs, shape)``, outputs of that shape and C-contiguous."""
     load_numba()
     cuda: Any = import_module("numba.cuda")  # without types
     cupy = load_cupy(what)
-    kernel = cuda.jit(loop.compile(what, dtype, cuda.jit(device=True), True))
+    kernel = cuda.jit(loop.compile(what, dtype, parts, cuda.jit(device=True)))
 
     def run(inputs: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         n = outputs[0].size

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CellType, FunctionType
+from importlib import import_module
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ def load_numba() -> Any:
     return numba
 
 
+def stand_ins(dtype: np.dtype[Any]) -> Mapping[Any, Any]:
+    """What to compile on the CPU in the place of functions of ``math``: for float32, ours."""
+    if dtype != np.float32:
+        return {}
+    from gencore._elementwise.fast import STAND_INS
+
+    return STAND_INS
+
+
 def parameters(where: str, function: FunctionType) -> tuple[str, ...]:
     """Names of the arguments, which must be plain positional ones."""
     found = inspect.signature(function).parameters.values()
@@ -40,11 +50,18 @@ def mentions(function: FunctionType, position: int) -> bool:
     return any(name in i.argrepr for i in dis.get_instructions(function) if i.opname != "RESUME")
 
 
-def specialise(function: FunctionType, dtype: np.dtype[Any], jit: Jit, callers: tuple[Any, ...] = ()) -> Any:
+def specialise(
+    function: FunctionType,
+    dtype: np.dtype[Any],
+    jit: Jit,
+    replace: Mapping[Any, Any],
+    callers: tuple[Any, ...] = (),
+) -> Any:
     """Compile a function for scalars of one dtype.
 
     Floats that it mentions, literals and globals, take the dtype: numba would go on in float64 after the first of them.
-    Functions that it calls are compiled with it, Python's and those of other elementwise ops.
+    Functions that it calls are compiled with it, Python's and those of other elementwise ops; `replace` says what
+    stands in for other functions and for modules.
     """
     if function in callers:
         raise TypeError(
@@ -54,7 +71,9 @@ def specialise(function: FunctionType, dtype: np.dtype[Any], jit: Jit, callers: 
     def known(value: Any) -> Any:
         value = getattr(value, "__elementwise__", value)
         if isinstance(value, FunctionType):
-            return specialise(value, dtype, jit, (*callers, function))
+            return specialise(value, dtype, jit, replace, (*callers, function))
+        if isinstance(value, BuiltinFunctionType | ModuleType | np.ufunc):
+            return replace.get(value, value)
         return dtype.type(value) if type(value) is float else value
 
     def cell(c: CellType) -> CellType:
@@ -128,37 +147,45 @@ class Loop:
         header = f"def loop(n, {', '.join(inputs + outputs)}):"
         return "\n".join([header, *first, f"    for i in {steps}:", *body, ""])
 
-    def compile(self, what: str, dtype: np.dtype[Any], jit: Jit, device: bool) -> FunctionType:
-        """Check and compile the functions, and return the loop as a Python function, to be compiled by the caller."""
-        scope: dict[str, Any] = {}
-        if device:
-            from numba import cuda
+    def compile(
+        self, what: str, dtype: np.dtype[Any], parts: int | None, device_jit: Jit | None = None
+    ) -> FunctionType:
+        """Check and compile the functions; return the loop as a Python function, which the caller compiles.
 
-            scope["cuda"] = cuda
-        for k, function in enumerate(self.functions):
-            scope[f"f{k}"] = specialise(function, dtype, jit)
-        exec(self.source(device), scope)  # the text is ours: no word of the user's is in it
+        `parts` is the length of the tuple that the function returns, None for a number. The check is on the CPU,
+        also for a device.
+        """
+        scope: dict[str, Any] = {}
+        for k, (function, takes) in enumerate(zip(self.functions, self.takes, strict=True)):
+            scope[f"f{k}"] = compile_scalar(what, function, takes, dtype, parts)
+            if device_jit is not None:
+                scope[f"f{k}"] = specialise(function, dtype, device_jit, {})
+        if device_jit is not None:
+            scope["cuda"] = import_module("numba.cuda")
+        exec(self.source(device_jit is not None), scope)  # the text is ours: no word of the user's is in it
         loop: FunctionType = scope["loop"]
         return loop
 
 
-def check_result(
+def compile_scalar(
     what: str, function: FunctionType, takes: int, dtype: np.dtype[Any], parts: int | None
-) -> None:
-    """Raise unless the function compiles for scalars and returns one (`parts` None), or a tuple of so many."""
+) -> Any:
+    """Compile a function of scalars, for the CPU; raise unless it returns one (`parts` None), or a tuple of so many."""
     numba = load_numba()
     expected = "a number" if parts is None else f"a tuple of {parts} numbers"
     scalar = numba.from_dtype(dtype)
-    dispatcher = specialise(function, dtype, numba.njit(error_model="numpy"))
+    compiled = specialise(function, dtype, numba.njit(error_model="numpy"), stand_ins(dtype))
     try:
-        dispatcher.compile((scalar,) * takes)
+        compiled.compile((scalar,) * takes)
     except numba.core.errors.NumbaError as error:
-        # numba's message speaks of its own compiler first, and of the user's mistake at the end.
+        # numba's message speaks of its own compiler first, and of the user's mistake after that.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines[1:] if not line.startswith(("File", "During", "-"))), lines[0])
+        own = ("Failed in nopython", "File", "During", "-")
+        reason = next((line for line in lines if not line.startswith(own)), lines[0])
         raise TypeError(f"{what}: numba cannot compile it for {dtype} scalars: {reason}") from error
-    returned = dispatcher.nopython_signatures[0].return_type
-    found: Sequence[Any] = [returned] if parts is None else getattr(returned, "types", [])
+    returned = compiled.nopython_signatures[0].return_type
+    found: Sequence[Any] = [returned] if parts is None else list(getattr(returned, "types", []))
     numbers = numba.types.Float | numba.types.Integer | numba.types.Boolean
     if len(found) != (1 if parts is None else parts) or not all(isinstance(t, numbers) for t in found):
         raise TypeError(f"{what}: expected it to return {expected}, received {returned}")
+    return compiled
