@@ -15,7 +15,7 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-    from gencore import autograd, datasets, evaluate, io, kernels, models, optim, plot, sklearn, train
+from gencore import (autograd, datasets, evaluate, from gencore._elementwise import elementwise, io, kernels, models, optim, plot, sklearn, train)
     from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
 __version__ = _version()
@@ -43,6 +43,7 @@ __all__ = [
     "cmake_dir",
     "datasets",
     "defvjp",
+    "elementwise",
     "enable_grad",
     "evaluate",
     "grad",
@@ -74,8 +75,10 @@ def __getattr__(name: str) -> Any:
         return import_module(f"gencore.{name}")
     if name in _AUTOGRAD:
         return getattr(import_module("gencore.autograd"), name)
+    if name == "elementwise":
+        return import_module("gencore._elementwise").elementwise
     raise AttributeError(f"module 'gencore' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_AUTOGRAD})
+    return sorted({*globals(), *_MODULES, *_AUTOGRAD, "elementwise"})
