@@ -15,7 +15,8 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-from gencore import (autograd, datasets, evaluate, from gencore._elementwise import elementwise, io, kernels, models, optim, plot, sklearn, train)
+    from gencore import autograd, datasets, evaluate, io, kernels, models, nn, optim, plot, sklearn, train
+    from gencore._elementwise import elementwise
     from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
 __version__ = _version()
@@ -26,6 +27,7 @@ _MODULES = (
     "io",
     "kernels",
     "models",
+    "nn",
     "optim",
     "plot",
     "random",
@@ -52,6 +54,7 @@ __all__ = [
     "isa_levels",
     "kernels",
     "models",
+    "nn",
     "no_grad",
     "nondiff",
     "num_threads",

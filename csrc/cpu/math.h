@@ -85,9 +85,11 @@ GENCORE_INLINE F exp_minus_abs(F x) {
 GENCORE_INLINE F one_minus_exp_minus(F x) {
   const F a = max(splat(-88.0f), -x);
   const F n = round(a * 1.44269504088896341f);
-  const F p = expm1_reduced(minus_multiple_of_ln2(a, n));
+  const F r[1] = {minus_multiple_of_ln2(a, n)};
+  F p[1];
+  expm1_reduced_each(r, p);
   const F power = as_float((round_to_int(n) + 127) << 23);
-  return fma(-power, p, 1.0f - power);
+  return fma(-power, p[0], 1.0f - power);
 }
 
 // ln(x 2^-shift) of normal, finite x > 0.
