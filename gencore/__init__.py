@@ -15,7 +15,7 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-    from gencore import autograd, datasets, evaluate, io, kernels, models, plot, sklearn, train
+    from gencore import autograd, datasets, evaluate, io, kernels, models, optim, plot, sklearn, train
     from gencore._elementwise import elementwise
     from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
@@ -27,6 +27,7 @@ _MODULES = (
     "io",
     "kernels",
     "models",
+    "optim",
     "plot",
     "random",
     "sklearn",
@@ -55,6 +56,7 @@ __all__ = [
     "no_grad",
     "nondiff",
     "num_threads",
+    "optim",
     "plot",
     "primitive",
     "release_scratch",

@@ -41,6 +41,15 @@ GENCORE_INLINE F exp_minus_abs(F x) {
   return fma(p, power, power);
 }
 
+// 1 - e^-x for x >= 0: the slope of softplus, from its value. 1.4 ulp, also where it is small.
+GENCORE_INLINE F one_minus_exp_minus(F x) {
+  const F a = max(splat(-88.0f), -x);
+  const F n = round(a * 1.44269504088896341f);
+  const F p = expm1_reduced(minus_multiple_of_ln2(a, n));
+  const F power = as_float((round_to_int(n) + 127) << 23);
+  return fma(-power, p, 1.0f - power);
+}
+
 // ln x; -inf at 0, and below it, where no kernel goes. 0.9 ulp.
 GENCORE_INLINE F log(F x) {
   const Mask tiny = less(x, splat(1.17549435e-38f));  // subnormal: scale up

@@ -37,12 +37,27 @@ struct PhiloxRounds {
 
   GENCORE_INLINE PhiloxRounds(const PhiloxRow& row, std::uint32_t superblock) : k0(row.key.lo), k1(row.key.hi) {
     GENCORE_UNROLL
-    for (int i = 0; i < n; ++i) {
-      const U64 blocks = (U64)(iota() + (16 * superblock + static_cast<std::uint32_t>(i / 2 * lanes)));
-      c0[i] = i % 2 == 0 ? blocks : blocks >> 32;
-      c1[i] = U64{} + row.stream.row;
-      c2[i] = U64{} + row.stream.step;
-      c3[i] = U64{} + row.stream.tag;
+    for (int i = 0; i < N; ++i) start(i, row.stream, superblock + static_cast<std::uint32_t>(i));
+  }
+
+  // Superblocks of several rows; the other counter words are those of `stream`.
+  GENCORE_INLINE PhiloxRounds(Key key, const philox::Stream& stream, const std::uint32_t (&rows)[N],
+                              const std::uint32_t (&superblocks)[N])
+      : k0(key.lo), k1(key.hi) {
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) start(i, {rows[i], stream.step, stream.tag}, superblocks[i]);
+  }
+
+  GENCORE_INLINE void start(int which, const philox::Stream& stream, std::uint32_t superblock) {
+    GENCORE_UNROLL
+    for (int part = 0; part < parts; ++part) {
+      const U64 blocks = (U64)(iota() + (16 * superblock + static_cast<std::uint32_t>(part * lanes)));
+      const int i = 2 * (which * parts + part);
+      c0[i] = blocks;
+      c0[i + 1] = blocks >> 32;
+      c1[i] = c1[i + 1] = U64{} + stream.row;
+      c2[i] = c2[i + 1] = U64{} + stream.step;
+      c3[i] = c3[i + 1] = U64{} + stream.tag;
     }
   }
 
@@ -82,11 +97,15 @@ struct PhiloxRounds {
 constexpr int superblocks_at_once = lanes == 16 ? 2 : 1;
 
 template <int N>
-GENCORE_INLINE void philox_superblocks(const PhiloxRow& row, std::uint32_t first, Superblock (&out)[N]) {
-  PhiloxRounds<N> rounds(row, first);
+GENCORE_INLINE void run_rounds(PhiloxRounds<N> rounds, Superblock (&out)[N]) {
   GENCORE_UNROLL
   for (int i = 0; i < 9; ++i) rounds.round();
   rounds.finish(out);
+}
+
+template <int N>
+GENCORE_INLINE void philox_superblocks(const PhiloxRow& row, std::uint32_t first, Superblock (&out)[N]) {
+  run_rounds(PhiloxRounds<N>(row, first), out);
 }
 
 GENCORE_INLINE F to_uniform(U word) { return (to_float((I)(word >> 9)) + 0.5f) * 0x1p-23f; }

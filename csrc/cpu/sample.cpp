@@ -6,6 +6,7 @@
 #include "../runtime/scratch.h"
 #include "../runtime/table.h"
 #include "bernoulli.h"
+#include "noise.h"
 #include "parallel.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -29,10 +30,9 @@ GENCORE_INLINE philox::Stream stream_of(const sample::Coordinates& op, philox::D
   return philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + row));
 }
 
-// Fills op.out 64 units at a time: transform(words, values) turns the words of a superblock, in the order of its units,
-// into variates.
-template <class Op, class Transform>
-void fill(const Op& op, philox::Domain domain, const Transform& transform) {
+// Fills op.out 64 units at a time.
+template <class Op, class Noise>
+void fill(const Op& op, philox::Domain domain, const Noise& noise) {
   constexpr int n = 4 * parts;
   for_each_stretch(op.out.shape[0], op.out.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const PhiloxRow row{op.key, stream_of(op, domain, r)};
@@ -43,47 +43,22 @@ void fill(const Op& op, philox::Domain domain, const Transform& transform) {
       GENCORE_UNROLL
       for (int s = 0; s < superblocks_at_once; ++s) {
         U words[n];
-        F values[n];
         GENCORE_UNROLL
         for (int i = 0; i < n; ++i) words[i] = random[s].word[i / parts][i % parts];
-        transform(words, values);
-        GENCORE_UNROLL
-        for (int i = 0; i < n; ++i) {
+        to_noise(noise, words, n, [&](int i, F value) {
           const std::int64_t unit = u + 64 * s + i * lanes;
-          store_up_to(out + unit, values[i], end - unit);
-        }
+          store_up_to(out + unit, value, end - unit);
+        });
       }
     }
   });
 }
 
-void uniform(const sample::Uniform& op) {
-  fill(op, philox::uniform, [](const U* words, F* values) {
-    GENCORE_UNROLL
-    for (int i = 0; i < 4 * parts; ++i) values[i] = to_uniform(words[i]);
-  });
-}
+void uniform(const sample::Uniform& op) { fill(op, philox::uniform, UniformNoise{}); }
 
-void exponential(const sample::Exponential& op) {
-  fill(op, philox::exponential, [](const U* words, F* values) {
-    GENCORE_UNROLL
-    for (int i = 0; i < 4 * parts; ++i) values[i] = -log(to_uniform(words[i]));
-  });
-}
+void exponential(const sample::Exponential& op) { fill(op, philox::exponential, ExponentialNoise{}); }
 
-// Box and Muller: a radius from the first half of the words, an angle from the second.
-void normal(const sample::Normal& op) {
-  fill(op, philox::normal, [](const U* words, F* values) {
-    GENCORE_UNROLL
-    for (int i = 0; i < 2 * parts; ++i) {
-      const F radius = sqrt(-2.0f * log(to_uniform(words[i])));
-      F cosine, sine;
-      cos_sin_turn(to_uniform(words[i + 2 * parts]), cosine, sine);
-      values[i] = radius * cosine;
-      values[i + 2 * parts] = radius * sine;
-    }
-  });
-}
+void normal(const sample::Normal& op) { fill(op, philox::normal, NormalNoise{}); }
 
 // --- Bernoulli -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gencore.autograd.record import defvjp, nondiff, primitive
+from gencore.autograd.record import defvjp, method, nondiff, primitive
 from gencore.autograd.tensors import Tensor
 
 __all__ = ["UFUNCS", "logistic", "relu", "softplus", "where"]
@@ -59,7 +59,7 @@ arctan2 = _ufunc(
 )
 sinh = _ufunc(np.sinh, lambda g, _ans, x: g * np.cosh(x))
 cosh = _ufunc(np.cosh, lambda g, _ans, x: g * np.sinh(x))
-tanh = _ufunc(np.tanh, lambda g, ans, _x: g * (1 - ans * ans))
+tanh = _ufunc(np.tanh, lambda g, ans, _x: g - g * ans * ans)
 arcsinh = _ufunc(np.arcsinh, lambda g, _ans, x: g / np.sqrt(x * x + 1))
 arccosh = _ufunc(np.arccosh, lambda g, _ans, x: g / np.sqrt(x * x - 1))
 arctanh = _ufunc(np.arctanh, lambda g, _ans, x: g / (1 - x * x))
@@ -145,7 +145,7 @@ def logistic(x: Any) -> Any:
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
-defvjp(logistic, lambda g, ans, _x: g * ans * (1 - ans))
+defvjp(logistic, lambda g, ans, _x: (h := g * ans) - h * ans)
 
 
 @primitive
@@ -178,34 +178,35 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: 
     return op(*inputs)
 
 
-def _right(op: Any) -> Callable[[Tensor, Any], Any]:
-    return lambda self, other: op(other, self)
+def _right(function: Any) -> Callable[[Tensor, Any], Any]:
+    call = method(function, 2)
+    return lambda self, other: call(other, self)
 
 
 def _install() -> None:
     operators = {
-        "add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power,
-        "floordiv": UFUNCS[np.floor_divide], "mod": UFUNCS[np.remainder],
-        "and": UFUNCS[np.bitwise_and], "or": UFUNCS[np.bitwise_or], "xor": UFUNCS[np.bitwise_xor],
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide, "pow": np.power,
+        "floordiv": np.floor_divide, "mod": np.remainder,
+        "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
     }  # fmt: skip
-    for name, op in operators.items():
-        setattr(Tensor, f"__{name}__", op)
-        setattr(Tensor, f"__r{name}__", _right(op))
     comparisons = {
-        "lt": np.less,
-        "le": np.less_equal,
-        "gt": np.greater,
-        "ge": np.greater_equal,
-        "eq": np.equal,
+        "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
         "ne": np.not_equal,
-    }
-    for name, ufunc in comparisons.items():
-        setattr(Tensor, f"__{name}__", UFUNCS[ufunc])
-    for name, op in {"neg": negative, "pos": positive, "abs": absolute, "invert": UFUNCS[np.invert]}.items():
-        setattr(Tensor, f"__{name}__", op)
-    for op in (exp, expm1, log, log1p, sqrt, square, sin, cos, tanh, logistic, softplus, relu):
-        setattr(Tensor, op.__name__, op)
-    setattr(Tensor, "abs", absolute)  # noqa: B010 (a type checker knows another type)
+    }  # fmt: skip
+    for name, ufunc in (operators | comparisons).items():
+        setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 2))
+    for name, ufunc in operators.items():
+        setattr(Tensor, f"__r{name}__", _right(UFUNCS[ufunc]))
+    for name, ufunc in {
+        "neg": np.negative,
+        "pos": np.positive,
+        "abs": np.absolute,
+        "invert": np.invert,
+    }.items():
+        setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 1))
+    for function in (exp, expm1, log, log1p, sqrt, square, sin, cos, tanh, logistic, softplus, relu):
+        setattr(Tensor, function.__name__, method(function, 1))
+    setattr(Tensor, "abs", method(absolute, 1))  # noqa: B010 (a type checker knows another type)
     setattr(Tensor, "__array_ufunc__", _array_ufunc)  # noqa: B010
 
 

@@ -6,6 +6,9 @@ in parts, by rows, and a longer row begins with the same numbers as a shorter on
 for any number of threads. Units run along the last axis, rows along all the others together. Different functions,
 keys and steps give independent numbers.
 
+Reparameterised draws (`gaussian_reparam`, `location_scale`, `gumbel_softmax`, `relaxed_bernoulli`) are differentiable:
+their gradients compute the noise again from its coordinates, and none is ever stored.
+
 Uniforms and Bernoulli draws are the same bits on every ISA level; normal and exponential variates agree to the
 rounding of their logarithms.
 
@@ -13,15 +16,35 @@ Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as
 """
 
 from collections.abc import Callable
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore.kernels._arrays import as_matrix
+from gencore.kernels._relaxed import (
+    gumbel_softmax,
+    gumbel_softmax_vjp,
+    relaxed_bernoulli,
+    relaxed_bernoulli_vjp,
+)
+from gencore.kernels._reparam import (
+    gaussian_log_prob,
+    gaussian_log_prob_vjp,
+    gaussian_reparam,
+    gaussian_reparam_vjp,
+    gaussian_sample,
+    location_scale,
+    location_scale_vjp,
+)
 from gencore.random import KeyLike, as_key
 
-__all__ = ["bernoulli", "categorical", "exponential", "normal", "uniform"]
+__all__ = [
+    "bernoulli", "categorical", "exponential", "gaussian_log_prob", "gaussian_log_prob_vjp", "gaussian_reparam",
+    "gaussian_reparam_vjp", "gaussian_sample", "gumbel_softmax", "gumbel_softmax_vjp", "location_scale",
+    "location_scale_vjp", "normal", "relaxed_bernoulli", "relaxed_bernoulli_vjp", "uniform",
+]  # fmt: skip
 
 Float32Array = NDArray[np.float32]
 Shape = SupportsIndex | tuple[SupportsIndex, ...]
@@ -150,7 +173,7 @@ def bernoulli(
     if out is None:
         out = np.empty(np.shape(p), np.uint8)
     _core.sample_bernoulli(
-        p=_as_matrix("sample.bernoulli", "p", p), out=_as_matrix("sample.bernoulli", "out", out),
+        p=as_matrix("sample.bernoulli", "p", p), out=as_matrix("sample.bernoulli", "out", out),
         key=as_key(key), first_row=first_row, step=step,
     )  # fmt: skip
     return out
@@ -187,7 +210,7 @@ def categorical(
     """
     out = np.empty(np.shape(logits)[:-1], np.int64)
     _core.sample_categorical(
-        logits=_as_matrix("sample.categorical", "logits", logits), out=out.reshape(-1), key=as_key(key),
+        logits=as_matrix("sample.categorical", "logits", logits), out=out.reshape(-1), key=as_key(key),
         first_row=first_row, step=step,
     )  # fmt: skip
     return out
@@ -207,18 +230,5 @@ def _variates(
         out = np.empty(wanted, np.float32)
     elif np.shape(out) != wanted:
         raise ValueError(f"{op}: expected out of shape {wanted}, as given, received {np.shape(out)}")
-    function(out=_as_matrix(op, "out", out), key=as_key(key), first_row=first_row, step=step)
+    function(out=as_matrix(op, "out", out), key=as_key(key), first_row=first_row, step=step)
     return out
-
-
-def _as_matrix(op: str, name: str, array: Any) -> Any:
-    """Rows x last axis of an array, sharing its memory. What the kernel would refuse is left for it to say."""
-    if not isinstance(array, np.ndarray) or array.ndim == 2:
-        return array
-    if not array.flags.c_contiguous:
-        raise TypeError(
-            f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
-            "received a strided array"
-        )
-    columns = array.shape[-1] if array.ndim > 0 else 1
-    return array.reshape(array.size // columns if columns > 0 else 0, columns)

@@ -5,7 +5,7 @@ are made of those of the elementary functions (tests/test_math.py, in units in t
 """
 
 import numpy as np
-from reference import philox
+from reference import noise, philox
 from reference.rounding import U
 from reference.sampling import TieError
 
@@ -53,13 +53,8 @@ def exponential_reference(a, size):
 
 
 def normal_reference(a, size):
-    """Box and Muller: 1.8 U of the logarithm, half of it and 1 U after the root, 4.4 U of the cosine, a product."""
-    whole = -(-size["units"] // 64) * 64
-    u = uniforms_of(a, philox.NORMAL, size, whole).reshape(size["n"], whole // 64, 2, 32)
-    radius, turn = np.sqrt(-2 * np.log(u[:, :, 0])), 2 * np.pi * u[:, :, 1]
-    value = np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=2)
-    value = value.reshape(size["n"], whole)[:, : size["units"]]
-    return {"out": Expected(value, 8 * U * np.abs(value))}
+    value, bound = noise.normal(a["key"], a["step"], a["first_row"] + np.arange(size["n"]), size["units"])
+    return {"out": Expected(value, bound)}
 
 
 def variates(name, reference, public):

@@ -5,6 +5,7 @@ import numpy as np
 UNIFORM, NORMAL, EXPONENTIAL, CATEGORICAL = 0, 1, 2, 3
 BERNOULLI, HIDDEN, VISIBLE, AIS_START = 4, 8, 10, 12  # the head's domain; the tail's is one more
 PSEUDO_LIKELIHOOD = 14
+LOGISTIC, LAPLACE, GUMBEL, RELAXED_BERNOULLI, GUMBEL_SOFTMAX = 16, 17, 18, 19, 20
 
 LOW32 = np.uint64(0xFFFFFFFF)
 SHIFT32 = np.uint64(32)
@@ -61,3 +62,13 @@ def uniforms_of_32_bits(key, head_domain, step, rows, n_units):
     head = halves(key, head_domain, step, rows, n_units).astype(np.float64)
     tail = halves(key, head_domain + 1, step, rows, n_units).astype(np.float64)
     return (head * 65536.0 + tail + 0.5) * 2.0**-32
+
+
+def flat_uniforms(key, domain, step, first_row, n_rows, n_columns):
+    """Uniforms in the flat layout: element e = row columns + column has unit e mod 2^30 of row e / 2^30."""
+    element = (first_row * n_columns + np.arange(n_rows * n_columns)).astype(np.uint64)
+    row, unit = element >> np.uint64(30), element & np.uint64(2**30 - 1)
+    tag = (domain << 24) | (step >> 32)
+    four = block(key, 16 * (unit // 64) + unit % 16, row, step & 0xFFFFFFFF, tag)
+    word = np.take_along_axis(four, (unit % 64 // 16).astype(np.int64)[None, :], axis=0)[0]
+    return (((word >> 9) + 0.5) * 2.0**-23).reshape(n_rows, n_columns)

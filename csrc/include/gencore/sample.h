@@ -1,25 +1,13 @@
 // Random variates into arrays, addressed by coordinates: out[row, unit] depends on (key, step, first_row + row, unit) only.
 #pragma once
 
-#include "gencore/op.h"
+#include "gencore/sample_coordinates.h"
+#include "gencore/sample_reparam.h"
 
-#define GENCORE_SAMPLE_OPS(X) X(Uniform) X(Normal) X(Exponential) X(Bernoulli) X(Categorical)
+#define GENCORE_SAMPLE_OPS(X) \
+  X(Uniform) X(Normal) X(Exponential) X(Bernoulli) X(Categorical) GENCORE_SAMPLE_REPARAM_OPS(X)
 
 namespace gencore::sample {
-
-// Fields that every variate op has.
-struct Coordinates : OpBase {
-  Key key{};
-  std::int64_t first_row = 0, step = 0;
-
-  template <class Op, class F>
-  static void coordinate_fields(F&& f) {
-    f("key", &Op::key);
-    f("first_row", &Op::first_row);
-    f("step", &Op::step);
-  }
-  void check_coordinates(const char* op, std::int64_t rows) const;
-};
 
 // ((word >> 9) + 1/2) 2^-23: in (0, 1), never 0 or 1.
 struct Uniform : Coordinates {
@@ -90,11 +78,6 @@ GENCORE_API void run(const Normal& op);
 GENCORE_API void run(const Exponential& op);
 GENCORE_API void run(const Bernoulli& op);
 GENCORE_API void run(const Categorical& op);
-
-inline void Coordinates::check_coordinates(const char* op, std::int64_t rows) const {
-  check::in_range(op, "first_row", first_row, 0, (std::int64_t{1} << 32) - (rows > 0 ? rows : 1));
-  check::in_range(op, "step", step, 0, max_step);
-}
 
 inline void Uniform::check() const {
   check::given(name, "out", out);

@@ -1,0 +1,251 @@
+// Reparameterised Gaussians and location-scale families, and their gradients.
+//
+// The limit: a million Gaussians forward and backward read 20 MB and write 12, 1 ms at 32 GB/s. Beside that, every
+// element costs a quarter of a Philox block, half a Box-Muller pair and an exponential, twice: about 4.5 cycles on 16
+// lanes where rows fill their superblocks of 64.
+#include "gencore/sample_reparam.h"
+
+#include "../runtime/table.h"
+#include "elements.h"
+#include "noise.h"
+
+namespace gencore::GENCORE_LEVEL {
+namespace {
+
+using sample::Kind;
+
+constexpr std::int64_t task_units = 16384;  // elements of one task: tens of microseconds of work
+
+NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain) {
+  return {op.key,
+          philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))};
+}
+
+// --- Gaussian draws --------------------------------------------------------------------------------------------------
+
+// body(s, tile of rows of the parameters, carry) for every draw s. Several draws share a task where one is short.
+template <class Body>
+void for_each_draw(std::int64_t samples, std::int64_t rows, std::int64_t units, const Body& body) {
+  const std::int64_t block = max_of(task_units / max_of(units, 1), 1), blocks = ceil_div(rows, block);
+  const std::int64_t group = blocks == 1 ? max_of(task_units / max_of(rows * units, 1), 1) : 1;
+  parallel_for(ceil_div(samples, group) * blocks, [&](std::int64_t task) {
+    const std::int64_t begin = task % blocks * block, end = min_of(rows, begin + block);
+    const std::int64_t s_begin = task / blocks * group, s_end = min_of(samples, s_begin + group);
+    for (std::int64_t s = s_begin; s < s_end; ++s) {
+      double carry[2] = {0, 0};
+      for_each_tile(begin, end, units, tile_units, [&](const Tile& tile) { body(s, tile, carry); });
+    }
+  });
+}
+
+// z of one tile, and the terms of 2 kl and 2 log_ratio where they are asked for.
+GENCORE_INLINE void gaussian_tile(std::int64_t n, const float* mu, const float* logvar, const float* eps, float* z,
+                                  float* kl, float* ratio) {
+  for_each_vector(n, [&](std::int64_t i, auto at) {
+    const F m = at.load(mu + i), lv = at.load(logvar + i), e = load(eps + i);
+    const F deviation = exp(0.5f * lv);
+    const F value = fma(deviation, e, m);
+    at.store(z + i, value);
+    if (kl != nullptr) store(kl + i, fma(m, m, fma(deviation, deviation, splat(-1.0f)) - lv));
+    if (ratio != nullptr) store(ratio + i, fma(value, value, fma(-e, e, -lv)));
+  });
+}
+
+void gaussian_reparam(const sample::GaussianReparam& op) {
+  const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
+  const NoiseSource source = source_of(op, philox::normal);
+  for_each_draw(op.samples, n, units, [&](std::int64_t s, const Tile& tile, double* carry) {
+    TileBuffer eps, kl, ratio;
+    const std::int64_t at = tile.row * units + tile.first, z_at = at + s * n * units;
+    fill_tile(NormalNoise{}, source, s * n + tile.row, tile.rows, tile.first, tile.units, eps.data());
+    const bool with_kl = op.kl.given() && s == 0;
+    gaussian_tile(tile.size(), op.mu.data + at, op.logvar.data + at, eps.data(), op.z.data + z_at,
+                  with_kl ? kl.data() : nullptr, op.log_ratio.given() ? ratio.data() : nullptr);
+    if (with_kl) {
+      sum_rows(tile, units, kl.data(), carry[0],
+               [&](std::int64_t r, double sum) { op.kl[r] = static_cast<float>(0.5 * sum); });
+    }
+    if (op.log_ratio.given()) {
+      sum_rows(tile, units, ratio.data(), carry[1],
+               [&](std::int64_t r, double sum) { op.log_ratio[s * n + r] = static_cast<float>(0.5 * sum); });
+    }
+  });
+}
+
+// Rows of parameters, whose gradients sum over draws, in tiles.
+template <class Body>
+void for_each_parameter_tile(std::int64_t rows, std::int64_t units, const Body& body) {
+  const std::int64_t block = max_of(task_units / max_of(units, 1), 1);
+  parallel_for(ceil_div(rows, block), [&](std::int64_t task) {
+    for_each_tile(task * block, min_of(rows, (task + 1) * block), units, tile_units, body);
+  });
+}
+
+// What a tile of gradients sums over draws: t, t eps, and the gradient of log_ratio.
+struct GaussianSums {
+  TileBuffer t, t_eps, ratio;
+};
+
+// Adds a draw. grad_z or grad_ratio may be absent.
+GENCORE_INLINE void add_draw(bool first, std::int64_t n, const float* mu, const float* deviation, const float* eps,
+                             const float* grad_z, const float* grad_ratio, GaussianSums& sums) {
+  for_each_vector(n, [&](std::int64_t i, auto at) {
+    const F e = load(eps + i);
+    F t = grad_z != nullptr ? at.load(grad_z + i) : F{};
+    if (grad_ratio != nullptr) {
+      const F g = load(grad_ratio + i);
+      t = fma(g, fma(load(deviation + i), e, at.load(mu + i)), t);
+      store(sums.ratio.data() + i, first ? g : load(sums.ratio.data() + i) + g);
+    }
+    store(sums.t_eps.data() + i, first ? t * e : fma(t, e, load(sums.t_eps.data() + i)));
+    store(sums.t.data() + i, first ? t : load(sums.t.data() + i) + t);
+  });
+}
+
+void gaussian_reparam_vjp(const sample::GaussianReparamVjp& op) {
+  const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
+  const NoiseSource source = source_of(op, philox::normal);
+  const bool with_z = op.grad_z.given(), with_ratio = op.grad_log_ratio.given(), with_kl = op.grad_kl.given();
+  const bool with_draws = with_z || with_ratio;
+  for_each_parameter_tile(n, units, [&](const Tile& tile) {
+    TileBuffer deviation, eps, spread;
+    GaussianSums sums;
+    const std::int64_t at = tile.row * units + tile.first, size = tile.size();
+    const float* mu = op.mu.data + at;
+    for_each_vector(size, [&](std::int64_t i, auto v) {
+      store(deviation.data() + i, exp(0.5f * v.load(op.logvar.data + at + i)));
+    });
+    for (std::int64_t s = 0; s < op.samples && with_draws; ++s) {
+      fill_tile(NormalNoise{}, source, s * n + tile.row, tile.rows, tile.first, tile.units, eps.data());
+      if (with_ratio) spread_rows(tile, op.grad_log_ratio.data + s * n, spread.data());
+      add_draw(s == 0, size, mu, deviation.data(), eps.data(), with_z ? op.grad_z.data + s * n * units + at : nullptr,
+               with_ratio ? spread.data() : nullptr, sums);
+    }
+    if (with_kl) spread_rows(tile, op.grad_kl.data, spread.data());
+    for_each_vector(size, [&](std::int64_t i, auto v) {
+      const F sd = load(deviation.data() + i);
+      F by_mu = with_draws ? load(sums.t.data() + i) : F{};
+      F by_logvar = with_draws ? sd * load(sums.t_eps.data() + i) : F{};
+      if (with_ratio) by_logvar -= load(sums.ratio.data() + i);
+      if (with_kl) {
+        const F g = load(spread.data() + i);
+        by_mu = fma(g, v.load(mu + i), by_mu);
+        by_logvar = fma(g, fma(sd, sd, splat(-1.0f)), by_logvar);
+      }
+      v.store(op.grad_mu.data + at + i, by_mu);
+      v.store(op.grad_logvar.data + at + i, 0.5f * by_logvar);
+    });
+  });
+}
+
+// --- Gaussian densities ----------------------------------------------------------------------------------------------
+
+void gaussian_log_prob(const sample::GaussianLogProb& op) {
+  const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
+  const double constant = static_cast<double>(units) * 1.8378770664093454836;  // D log 2 pi
+  for_each_draw(op.samples, n, units, [&](std::int64_t s, const Tile& tile, double* carry) {
+    TileBuffer terms;
+    const std::int64_t at = tile.row * units + tile.first;
+    const float* x = op.x.data + s * n * units + at;
+    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+      const F lv = v.load(op.logvar.data + at + i), d = v.load(x + i) - v.load(op.mu.data + at + i);
+      const F scaled = d * exp(-0.5f * lv);
+      store(terms.data() + i, fma(scaled, scaled, lv));
+    });
+    sum_rows(tile, units, terms.data(), carry[0],
+             [&](std::int64_t r, double sum) { op.out[s * n + r] = static_cast<float>(-0.5 * (sum + constant)); });
+  });
+}
+
+void gaussian_log_prob_vjp(const sample::GaussianLogProbVjp& op) {
+  const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
+  for_each_parameter_tile(n, units, [&](const Tile& tile) {
+    TileBuffer precision, spread, by_mu, by_logvar;
+    const std::int64_t at = tile.row * units + tile.first;
+    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+      store(precision.data() + i, exp(-0.5f * v.load(op.logvar.data + at + i)));
+    });
+    for (std::int64_t s = 0; s < op.samples; ++s) {
+      const std::int64_t x_at = s * n * units + at;
+      spread_rows(tile, op.grad.data + s * n, spread.data());
+      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+        const F g = load(spread.data() + i), p = load(precision.data() + i);
+        const F scaled = (v.load(op.x.data + x_at + i) - v.load(op.mu.data + at + i)) * p;
+        const F by_x = g * (scaled * p);
+        if (op.grad_x.given()) v.store(op.grad_x.data + x_at + i, -by_x);
+        const F term = g * fma(scaled, scaled, splat(-1.0f));
+        store(by_mu.data() + i, s == 0 ? by_x : load(by_mu.data() + i) + by_x);
+        store(by_logvar.data() + i, s == 0 ? term : load(by_logvar.data() + i) + term);
+      });
+    }
+    if (!op.grad_mu.given()) return;
+    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+      v.store(op.grad_mu.data + at + i, load(by_mu.data() + i));
+      v.store(op.grad_logvar.data + at + i, 0.5f * load(by_logvar.data() + i));
+    });
+  });
+}
+
+// --- location and scale ----------------------------------------------------------------------------------------------
+
+// body(noise, domain) with the kind's.
+template <class Body>
+void with_noise_of(Kind kind, const Body& body) {
+  switch (kind) {
+    case Kind::normal:
+    case Kind::log_normal: return body(NormalNoise{}, philox::normal);
+    case Kind::logistic: return body(LogisticNoise{}, philox::logistic);
+    case Kind::laplace: return body(LaplaceNoise{}, philox::laplace);
+    case Kind::gumbel: return body(GumbelNoise{}, philox::gumbel);
+    case Kind::uniform: return body(UniformNoise{}, philox::uniform);
+    case Kind::exponential: return body(ExponentialNoise{}, philox::exponential);
+  }
+}
+
+void location_scale(const sample::LocationScale& op) {
+  const std::int64_t units = op.out.shape[1];
+  with_noise_of(op.kind, [&](auto noise, philox::Domain domain) {
+    const NoiseSource source = source_of(op, domain);
+    for_each_parameter_tile(op.out.shape[0], units, [&](const Tile& tile) {
+      TileBuffer draws;
+      const std::int64_t at = tile.row * units + tile.first;
+      fill_tile(noise, source, tile.row, tile.rows, tile.first, tile.units, draws.data());
+      const float *loc = op.loc.data + at, *scale = op.scale.data + at;
+      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+        const F x = fma(v.load(scale + i), load(draws.data() + i), op.loc.given() ? v.load(loc + i) : F{});
+        v.store(op.out.data + at + i, op.kind == Kind::log_normal ? exp(x) : x);
+      });
+    });
+  });
+}
+
+void location_scale_vjp(const sample::LocationScaleVjp& op) {
+  const std::int64_t units = op.grad.shape[1];
+  with_noise_of(op.kind, [&](auto noise, philox::Domain domain) {
+    const NoiseSource source = source_of(op, domain);
+    for_each_parameter_tile(op.grad.shape[0], units, [&](const Tile& tile) {
+      TileBuffer draws;
+      const std::int64_t at = tile.row * units + tile.first;
+      fill_tile(noise, source, tile.row, tile.rows, tile.first, tile.units, draws.data());
+      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+        F g = v.load(op.grad.data + at + i);
+        if (op.kind == Kind::log_normal) g *= v.load(op.y.data + at + i);
+        if (op.grad_loc.given()) v.store(op.grad_loc.data + at + i, g);
+        v.store(op.grad_scale.data + at + i, g * load(draws.data() + i));
+      });
+    });
+  });
+}
+
+}  // namespace
+
+void fill_sample_reparam(runtime::Table& table) {
+  table.sample.GaussianReparam = gaussian_reparam;
+  table.sample.GaussianReparamVjp = gaussian_reparam_vjp;
+  table.sample.GaussianLogProb = gaussian_log_prob;
+  table.sample.GaussianLogProbVjp = gaussian_log_prob_vjp;
+  table.sample.LocationScale = location_scale;
+  table.sample.LocationScaleVjp = location_scale_vjp;
+}
+
+}  // namespace gencore::GENCORE_LEVEL
