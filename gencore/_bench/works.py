@@ -401,9 +401,7 @@ def _adam(tiny: bool) -> Adam:
 
 
 def _adam_cost(p: Adam) -> Cost:
-    return Cost(
-        14.0 * p.size, 28.0 * p.size, "parameter, gradient, moments read; all but gradient written"
-    )
+    return Cost(14.0 * p.size, 28.0 * p.size, "parameter, gradient, moments read; all but gradient written")
 
 
 WORKS = {
