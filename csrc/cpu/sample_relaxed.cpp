@@ -36,7 +36,7 @@ void for_each_row_tile(std::int64_t rows, std::int64_t units, const Body& body) 
 // logits + G for `count` consecutive elements of the flat layout.
 GENCORE_INLINE void perturb(const NoiseSource& source, std::int64_t element, const float* logits, std::int64_t count,
                             float* x) {
-  fill_noise_flat<GumbelNoise>(source, element, count, x);
+  fill_flat(GumbelNoise{}, source, element, count, x);
   for_each_vector(count, [&](std::int64_t i, auto at) { store(x + i, at.load(logits + i) + load(x + i)); });
 }
 
