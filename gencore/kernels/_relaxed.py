@@ -126,13 +126,13 @@ def _draw_vjp(op: str, grad: Any, **arguments: Any) -> Any:
 
 
 @primitive
-def _gumbel_softmax(logits: Any, **options: Any) -> Any:
-    return _draw("sample.gumbel_softmax", logits, **options)
+def _gumbel_softmax(logits: Any, *, tau: float, **at: int) -> Any:
+    return _draw("sample.gumbel_softmax", logits, tau=tau, **at)
 
 
 @primitive
-def _hard_gumbel_softmax(logits: Any, **options: Any) -> Any:
-    return _draw("sample.gumbel_softmax", logits, hard=True, **options)
+def _hard_gumbel_softmax(logits: Any, *, tau: float, **at: int) -> Any:
+    return _draw("sample.gumbel_softmax", logits, hard=True, tau=tau, **at)
 
 
 @primitive
@@ -191,13 +191,13 @@ defvjp(
 
 
 @primitive
-def _relaxed_bernoulli(logits: Any, **options: Any) -> Any:
-    return _draw("sample.relaxed_bernoulli", logits, **options)
+def _relaxed_bernoulli(logits: Any, *, tau: float, **at: int) -> Any:
+    return _draw("sample.relaxed_bernoulli", logits, tau=tau, **at)
 
 
 @primitive
-def _hard_relaxed_bernoulli(logits: Any, **options: Any) -> Any:
-    return _draw("sample.relaxed_bernoulli", logits, hard=True, **options)
+def _hard_relaxed_bernoulli(logits: Any, *, tau: float, **at: int) -> Any:
+    return _draw("sample.relaxed_bernoulli", logits, hard=True, tau=tau, **at)
 
 
 @primitive
