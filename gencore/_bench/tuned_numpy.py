@@ -19,7 +19,7 @@ from . import machine
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, Gumbel, LogZ, Reparam, Variates
 
 ONE = np.float32(1)
 
@@ -99,6 +99,83 @@ def variates(p: Variates, threads: int) -> Candidate:
         return out.copy()
 
     return Candidate(call, sample, units=p.p.size, workspace=uniform.nbytes, blas_threads=1)
+
+
+@does("reparam", "numpy")
+def reparam(p: Reparam, threads: int) -> Candidate:
+    eps, sd, z, by_mu, by_logvar, spare = (np.empty_like(p.mu) for _ in range(6))
+    kl, half = np.empty(len(p.mu), np.float32), np.float32(0.5)
+
+    def task(rows: slice, seed: int) -> Callable[[], None]:
+        rng = np.random.Generator(np.random.SFC64(seed))
+
+        def run() -> None:
+            for i in range(rows.start, rows.stop, 128):  # some ten arrays of 50 KB stay in the cache
+                at = slice(i, min(i + 128, rows.stop))
+                m, v, e, s, t, g = p.mu[at], p.logvar[at], eps[at], sd[at], spare[at], p.grad_z[at]
+                h = p.grad_kl[at, None]
+                rng.standard_normal(out=e, dtype=np.float32)
+                np.multiply(v, half, out=s)
+                np.exp(s, out=s)
+                e *= s  # sd eps: what both passes need
+                np.add(m, e, out=z[at])
+                s *= s
+                s -= ONE
+                np.subtract(s, v, out=t)
+                kl[at] = half * (np.einsum("ij,ij->i", m, m) + t.sum(1))
+                np.multiply(m, h, out=by_mu[at])
+                by_mu[at] += g
+                s *= h
+                e *= g
+                s += e
+                np.multiply(s, half, out=by_logvar[at])
+
+        return run
+
+    call = together([task(rows, seed) for seed, rows in enumerate(split(len(p.mu), threads))])
+
+    def sample() -> tuple[Array, ...]:
+        call()
+        return z, kl, by_mu, by_logvar
+
+    return Candidate(
+        call, sample, workspace=3 * eps.nbytes, blas_threads=1, note="both passes in one, the noise kept"
+    )
+
+
+@does("gumbel", "numpy")
+def gumbel(p: Gumbel, threads: int) -> Candidate:
+    y, by_logits, product = (np.empty_like(p.logits) for _ in range(3))
+    scale = np.float32(1 / p.tau)
+
+    def task(rows: slice, seed: int) -> Callable[[], None]:
+        rng = np.random.Generator(np.random.SFC64(seed))
+
+        def run() -> None:
+            for i in range(rows.start, rows.stop, 2048):
+                at = slice(i, min(i + 2048, rows.stop))
+                x, out, t, g = y[at], by_logits[at], product[at], p.grad[at]
+                rng.standard_exponential(out=x, dtype=np.float32)
+                np.log(x, out=x)  # a Gumbel variate is minus this
+                np.subtract(p.logits[at], x, out=x)
+                x -= x.max(1, keepdims=True)
+                x *= scale
+                np.exp(x, out=x)
+                x /= x.sum(1, keepdims=True)
+                np.multiply(g, x, out=t)
+                np.subtract(g, t.sum(1, keepdims=True), out=out)
+                out *= x
+                out *= scale
+
+        return run
+
+    call = together([task(rows, seed) for seed, rows in enumerate(split(len(p.logits), threads))])
+
+    def sample() -> tuple[Array, Array]:
+        call()
+        return y, by_logits
+
+    return Candidate(call, sample, workspace=product.nbytes, blas_threads=1)
 
 
 @does("gibbs", "numpy")
