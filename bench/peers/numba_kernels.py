@@ -82,45 +82,68 @@ def cos_turn(t):
     return x + x * z * p
 
 
+@njit(fastmath=True, inline="always")
+def normal(base, unit):
+    return np.sqrt(f32(-2) * log(uniform(base, 2 * unit))) * cos_turn(uniform(base, 2 * unit + 1))
+
+
 @njit(parallel=True, fastmath=True, cache=True)
-def reparam(mu, logvar, grad_z, grad_kl, z, kl, by_mu, by_logvar, seed):
+def reparam(mu, logvar, z, kl, seed):
     for r in prange(mu.shape[0]):
-        start, h = base(seed, r), grad_kl[r]
-        total = f32(0)
+        start, total = base(seed, r), f32(0)
         for j in range(mu.shape[1]):
-            radius = np.sqrt(f32(-2) * log(uniform(start, 2 * j)))
             m, v = mu[r, j], logvar[r, j]
             sd = exp(f32(0.5) * v)
-            moved = sd * radius * cos_turn(uniform(start, 2 * j + 1))
-            excess = sd * sd - f32(1)
-            z[r, j] = m + moved
-            total += m * m + excess - v
-            by_mu[r, j] = grad_z[r, j] + h * m
-            by_logvar[r, j] = f32(0.5) * (grad_z[r, j] * moved + h * excess)
+            z[r, j] = m + sd * normal(start, j)
+            total += m * m + (sd * sd - f32(1)) - v
         kl[r] = f32(0.5) * total
 
 
 @njit(parallel=True, fastmath=True, cache=True)
-def gumbel_softmax(logits, grad, scale, y, by_logits, seed):
+def reparam_gradient(mu, logvar, grad_z, grad_kl, by_mu, by_logvar, seed):
+    """The noise is hashed again, as ours is."""
+    for r in prange(mu.shape[0]):
+        start, h = base(seed, r), grad_kl[r]
+        for j in range(mu.shape[1]):
+            sd = exp(f32(0.5) * logvar[r, j])
+            by_mu[r, j] = grad_z[r, j] + h * mu[r, j]
+            by_logvar[r, j] = f32(0.5) * (grad_z[r, j] * sd * normal(start, j) + h * (sd * sd - f32(1)))
+
+
+@njit(parallel=True, fastmath=True, cache=True)
+def gumbel_softmax(logits, scale, y, seed):
+    """Blocks of rows, so that the draws of many short rows are one long loop."""
+    n = logits.shape[1]
+    flat, out = logits.reshape(-1), y.reshape(-1)
     for block in prange((len(logits) + 255) // 256):
-        for r in range(block * 256, min(len(logits), block * 256 + 256)):
-            start, n = base(seed, r), logits.shape[1]
-            top = f32(-np.inf)
-            for k in range(n):
-                y[r, k] = logits[r, k] - log(-log(uniform(start, k)))
-            for k in range(n):
+        start, first, end = base(seed, block), block * 256, min(len(logits), block * 256 + 256)
+        for e in range(first * n, end * n):
+            out[e] = flat[e] - log(-log(uniform(start, e - first * n)))
+        for r in range(first, end):
+            top = y[r, 0]
+            for k in range(1, n):
                 top = max(top, y[r, k])
-            total = mean = f32(0)
             for k in range(n):
-                e = exp((y[r, k] - top) * scale)
-                y[r, k] = e
-                total += e
-                mean += e * grad[r, k]
+                y[r, k] -= top
+        for e in range(first * n, end * n):
+            out[e] = exp(out[e] * scale)
+        for r in range(first, end):
+            total = f32(0)
+            for k in range(n):
+                total += y[r, k]
             inverse = f32(1) / total
-            mean *= inverse
             for k in range(n):
                 y[r, k] *= inverse
-                by_logits[r, k] = y[r, k] * (grad[r, k] - mean) * scale
+
+
+@njit(parallel=True, fastmath=True, cache=True)
+def softmax_gradient(grad, y, scale, by_logits):
+    for r in prange(len(y)):
+        mean = f32(0)
+        for k in range(y.shape[1]):
+            mean += y[r, k] * grad[r, k]
+        for k in range(y.shape[1]):
+            by_logits[r, k] = y[r, k] * (grad[r, k] - mean) * scale
 
 
 @njit(fastmath=True, cache=True)

@@ -136,10 +136,12 @@ def reparam_numba(p: Reparam, threads: int) -> Candidate:
     seeds = count(1)
 
     def call() -> tuple[Array, ...]:
-        kernels.reparam(p.mu, p.logvar, p.grad_z, p.grad_kl, z, kl, by_mu, by_logvar, next(seeds))
+        seed = next(seeds)
+        kernels.reparam(p.mu, p.logvar, z, kl, seed)
+        kernels.reparam_gradient(p.mu, p.logvar, p.grad_z, p.grad_kl, by_mu, by_logvar, seed)
         return z, kl, by_mu, by_logvar
 
-    return Candidate(call, call, note=f"both passes in one; {HASH_NOTE}")
+    return Candidate(call, call, note=HASH_NOTE)
 
 
 # --- Gumbel-softmax -----------------------------------------------------------------------------------------
@@ -198,10 +200,11 @@ def gumbel_jax(p: Gumbel, threads: int) -> Candidate:
 def gumbel_numba(p: Gumbel, threads: int) -> Candidate:
     kernels = numba_kernels(threads)
     y, by_logits = np.empty_like(p.logits), np.empty_like(p.logits)
-    seeds = count(1)
+    seeds, scale = count(1), np.float32(1 / p.tau)
 
     def call() -> tuple[Array, Array]:
-        kernels.gumbel_softmax(p.logits, p.grad, np.float32(1 / p.tau), y, by_logits, next(seeds))
+        kernels.gumbel_softmax(p.logits, scale, y, next(seeds))
+        kernels.softmax_gradient(p.grad, y, scale, by_logits)
         return y, by_logits
 
-    return Candidate(call, call, note=f"both passes in one; {HASH_NOTE}")
+    return Candidate(call, call, note=HASH_NOTE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -101,81 +102,85 @@ def variates(p: Variates, threads: int) -> Candidate:
     return Candidate(call, sample, units=p.p.size, workspace=uniform.nbytes, blas_threads=1)
 
 
+def blocks(rows: slice, size: int) -> list[slice]:
+    """Rows in blocks that stay in the cache."""
+    return [slice(i, min(i + size, rows.stop)) for i in range(rows.start, rows.stop, size)]
+
+
 @does("reparam", "numpy")
 def reparam(p: Reparam, threads: int) -> Candidate:
-    eps, sd, z, by_mu, by_logvar, spare = (np.empty_like(p.mu) for _ in range(6))
-    kl, half = np.empty(len(p.mu), np.float32), np.float32(0.5)
+    moved, excess, z, by_mu, by_logvar = (np.empty_like(p.mu) for _ in range(5))
+    kl, half, size = np.empty(len(p.mu), np.float32), np.float32(0.5), max(1, 12_800 // p.mu.shape[1])
+    parts = split(len(p.mu), threads)
 
-    def task(rows: slice, seed: int) -> Callable[[], None]:
-        rng = np.random.Generator(np.random.SFC64(seed))
+    def forward(rows: slice, rng: np.random.Generator) -> None:
+        for at in blocks(rows, size):
+            m, v, e, s = p.mu[at], p.logvar[at], moved[at], excess[at]
+            rng.standard_normal(out=e, dtype=np.float32)
+            np.multiply(v, half, out=s)
+            np.exp(s, out=s)
+            e *= s
+            np.add(m, e, out=z[at])
+            s *= s
+            s -= ONE
+            kl[at] = half * (np.einsum("ij,ij->i", m, m) + s.sum(1) - v.sum(1))
 
-        def run() -> None:
-            for i in range(rows.start, rows.stop, 128):  # some ten arrays of 50 KB stay in the cache
-                at = slice(i, min(i + 128, rows.stop))
-                m, v, e, s, t, g = p.mu[at], p.logvar[at], eps[at], sd[at], spare[at], p.grad_z[at]
-                h = p.grad_kl[at, None]
-                rng.standard_normal(out=e, dtype=np.float32)
-                np.multiply(v, half, out=s)
-                np.exp(s, out=s)
-                e *= s  # sd eps: what both passes need
-                np.add(m, e, out=z[at])
-                s *= s
-                s -= ONE
-                np.subtract(s, v, out=t)
-                kl[at] = half * (np.einsum("ij,ij->i", m, m) + t.sum(1))
-                np.multiply(m, h, out=by_mu[at])
-                by_mu[at] += g
-                s *= h
-                e *= g
-                s += e
-                np.multiply(s, half, out=by_logvar[at])
+    def backward(rows: slice) -> None:
+        for at in blocks(rows, size):
+            g, h, s = p.grad_z[at], p.grad_kl[at, None], by_logvar[at]
+            np.multiply(p.mu[at], h, out=by_mu[at])
+            by_mu[at] += g
+            np.multiply(g, moved[at], out=s)
+            excess[at] *= h
+            s += excess[at]
+            s *= half
 
-        return run
+    rngs = [np.random.Generator(np.random.SFC64(seed)) for seed in range(len(parts))]
+    there = together([partial(forward, rows, rng) for rows, rng in zip(parts, rngs, strict=True)])
+    back = together([partial(backward, rows) for rows in parts])
 
-    call = together([task(rows, seed) for seed, rows in enumerate(split(len(p.mu), threads))])
-
-    def sample() -> tuple[Array, ...]:
-        call()
+    def call() -> tuple[Array, ...]:
+        there()
+        back()
         return z, kl, by_mu, by_logvar
 
-    return Candidate(
-        call, sample, workspace=3 * eps.nbytes, blas_threads=1, note="both passes in one, the noise kept"
-    )
+    return Candidate(call, call, workspace=2 * z.nbytes, blas_threads=1, note="sd eps and e^logvar - 1 kept")
 
 
 @does("gumbel", "numpy")
 def gumbel(p: Gumbel, threads: int) -> Candidate:
     y, by_logits, product = (np.empty_like(p.logits) for _ in range(3))
-    scale = np.float32(1 / p.tau)
+    scale, parts = np.float32(1 / p.tau), split(len(p.logits), threads)
 
-    def task(rows: slice, seed: int) -> Callable[[], None]:
-        rng = np.random.Generator(np.random.SFC64(seed))
+    def forward(rows: slice, rng: np.random.Generator) -> None:
+        for at in blocks(rows, 2048):
+            x = y[at]
+            rng.standard_exponential(out=x, dtype=np.float32)
+            np.log(x, out=x)  # a Gumbel variate is minus this
+            np.subtract(p.logits[at], x, out=x)
+            x -= x.max(1, keepdims=True)
+            x *= scale
+            np.exp(x, out=x)
+            x /= x.sum(1, keepdims=True)
 
-        def run() -> None:
-            for i in range(rows.start, rows.stop, 2048):
-                at = slice(i, min(i + 2048, rows.stop))
-                x, out, t, g = y[at], by_logits[at], product[at], p.grad[at]
-                rng.standard_exponential(out=x, dtype=np.float32)
-                np.log(x, out=x)  # a Gumbel variate is minus this
-                np.subtract(p.logits[at], x, out=x)
-                x -= x.max(1, keepdims=True)
-                x *= scale
-                np.exp(x, out=x)
-                x /= x.sum(1, keepdims=True)
-                np.multiply(g, x, out=t)
-                np.subtract(g, t.sum(1, keepdims=True), out=out)
-                out *= x
-                out *= scale
+    def backward(rows: slice) -> None:
+        for at in blocks(rows, 2048):
+            g, out = p.grad[at], by_logits[at]
+            np.multiply(g, y[at], out=product[at])
+            np.subtract(g, product[at].sum(1, keepdims=True), out=out)
+            out *= y[at]
+            out *= scale
 
-        return run
+    rngs = [np.random.Generator(np.random.SFC64(seed)) for seed in range(len(parts))]
+    there = together([partial(forward, rows, rng) for rows, rng in zip(parts, rngs, strict=True)])
+    back = together([partial(backward, rows) for rows in parts])
 
-    call = together([task(rows, seed) for seed, rows in enumerate(split(len(p.logits), threads))])
-
-    def sample() -> tuple[Array, Array]:
-        call()
+    def call() -> tuple[Array, Array]:
+        there()
+        back()
         return y, by_logits
 
-    return Candidate(call, sample, workspace=product.nbytes, blas_threads=1)
+    return Candidate(call, call, workspace=product.nbytes, blas_threads=1)
 
 
 @does("gibbs", "numpy")
