@@ -2,7 +2,7 @@
 
 from gencore.train.history import Callback, History
 from gencore.train.loop import DivergenceError, batches
-from gencore.train.schedules import Schedule, constant, cosine, exponential, linear
+from gencore.train.schedules import Schedule, constant, cosine, exponential, linear, step, warmup
 
 __all__ = [
     "Callback",
@@ -14,4 +14,6 @@ __all__ = [
     "cosine",
     "exponential",
     "linear",
+    "step",
+    "warmup",
 ]

@@ -184,7 +184,9 @@ class Loop(ABC):
                 record = self._record(lr)
                 self._save_if_due()
                 bar.show(record, self.shown)
-                stops = [callback(self.model, record) for callback in callbacks]  # every one of them is called
+                stops = [
+                    callback(self.model, record) for callback in callbacks
+                ]  # every one of them is called
                 if any(stops) or self.finished():
                     break
         if self.checkpoints.path is not None and not self.checkpoints.due(self.done()):
