@@ -6,6 +6,9 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any
 """A NumPy array, or one that speaks DLPack."""
 
+Arrays: TypeAlias = list[Any] | tuple[Any, ...]
+"""Several of them."""
+
 signatures: dict[str, dict[str, str]]
 
 def version() -> str: ...
@@ -26,6 +29,54 @@ def dense_matmul(
     transpose_a: bool | None = None,
     transpose_b: bool | None = None,
     activation: int | None = None,
+) -> None: ...
+def dense_linear_vjp(
+    *,
+    grad: Array | None = None,
+    x: Array | None = None,
+    w: Array | None = None,
+    y: Array | None = None,
+    grad_x: Array | None = None,
+    grad_w: Array | None = None,
+    grad_bias: Array | None = None,
+    activation: int | None = None,
+) -> None: ...
+def dense_bernoulli_log_prob(
+    *,
+    logits: Array | None = None,
+    targets: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_bernoulli_log_prob_vjp(
+    *,
+    grad: Array | None = None,
+    logits: Array | None = None,
+    targets: Array | None = None,
+    grad_logits: Array | None = None,
+) -> None: ...
+def dense_softmax_cross_entropy(
+    *,
+    logits: Array | None = None,
+    labels: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_softmax_cross_entropy_vjp(
+    *,
+    grad: Array | None = None,
+    logits: Array | None = None,
+    labels: Array | None = None,
+    grad_logits: Array | None = None,
+) -> None: ...
+def dense_log_sum_exp(
+    *,
+    x: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_log_sum_exp_vjp(
+    *,
+    grad: Array | None = None,
+    x: Array | None = None,
+    grad_x: Array | None = None,
 ) -> None: ...
 def sample_uniform(
     *,
@@ -299,4 +350,86 @@ def optim_sgd(
     lr: float | None = None,
     momentum: float | None = None,
     weight_decay: float | None = None,
+) -> None: ...
+def optim_sgd_step(
+    *,
+    params: Arrays | None = None,
+    grads: Arrays | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+    momentum_buffers: Arrays | None = None,
+    momentum: float | None = None,
+    dampening: float | None = None,
+    nesterov: bool | None = None,
+) -> None: ...
+def optim_rmsprop_step(
+    *,
+    params: Arrays | None = None,
+    grads: Arrays | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+    square_avgs: Arrays | None = None,
+    grad_avgs: Arrays | None = None,
+    momentum_buffers: Arrays | None = None,
+    alpha: float | None = None,
+    eps: float | None = None,
+    momentum: float | None = None,
+) -> None: ...
+def optim_adagrad_step(
+    *,
+    params: Arrays | None = None,
+    grads: Arrays | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+    state_sums: Arrays | None = None,
+    step: int | None = None,
+    lr_decay: float | None = None,
+    eps: float | None = None,
+) -> None: ...
+def optim_adadelta_step(
+    *,
+    params: Arrays | None = None,
+    grads: Arrays | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+    square_avgs: Arrays | None = None,
+    acc_deltas: Arrays | None = None,
+    rho: float | None = None,
+    eps: float | None = None,
+) -> None: ...
+def optim_adam_step(
+    *,
+    params: Arrays | None = None,
+    grads: Arrays | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+    exp_avgs: Arrays | None = None,
+    exp_avg_sqs: Arrays | None = None,
+    max_exp_avg_sqs: Arrays | None = None,
+    step: int | None = None,
+    beta1: float | None = None,
+    beta2: float | None = None,
+    eps: float | None = None,
+    decoupled: bool | None = None,
+) -> None: ...
+def optim_ema_update(
+    *,
+    averages: Arrays | None = None,
+    params: Arrays | None = None,
+    decay: float | None = None,
+) -> None: ...
+def optim_square_sum(
+    *,
+    arrays: Arrays | None = None,
+    out: Array | None = None,
+) -> None: ...
+def optim_scale(
+    *,
+    arrays: Arrays | None = None,
+    factor: float | None = None,
 ) -> None: ...

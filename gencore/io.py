@@ -185,6 +185,49 @@ def load_model(path: str | os.PathLike[str], kind: str | None = None) -> StoredM
     return stored
 
 
+def split_state(state: Any, prefix: str) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Split nested dicts and lists of numbers, strings and arrays into a JSON-able part and named arrays.
+
+    Parameters
+    ----------
+    state : dict, list, number, string, None or ndarray, nested
+        For instance an optimizer's ``state_dict()``.
+    prefix : str
+        What the arrays' names start with.
+
+    Returns
+    -------
+    (json, tensors)
+        The state with each array replaced by ``{"tensor": name}``, and the arrays. `join_state` undoes it.
+    """
+    if isinstance(state, np.ndarray):
+        return {"tensor": prefix}, {prefix: state}
+    tensors: dict[str, NDArray[Any]] = {}
+    if isinstance(state, Mapping):
+        parts: dict[str, Any] = {}
+        for name, value in state.items():
+            parts[str(name)], more = split_state(value, f"{prefix}.{name}")
+            tensors |= more
+        return parts, tensors
+    if isinstance(state, list | tuple):
+        items = []
+        for i, value in enumerate(state):
+            item, more = split_state(value, f"{prefix}.{i}")
+            items.append(item)
+            tensors |= more
+        return items, tensors
+    return (state.item() if isinstance(state, np.generic) else state), tensors
+
+
+def join_state(state: Any, tensors: Mapping[str, NDArray[Any]]) -> Any:
+    """Undo `split_state`; keys of dicts come back as strings."""
+    if isinstance(state, Mapping):
+        if set(state) == {"tensor"}:
+            return tensors[state["tensor"]]
+        return {name: join_state(value, tensors) for name, value in state.items()}
+    return [join_state(value, tensors) for value in state] if isinstance(state, list) else state
+
+
 def _to_json(name: str, value: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(value), allow_nan=False, sort_keys=True)

@@ -153,9 +153,17 @@ def wrong_ais(p: works.Ais) -> Any:
     return reference.ais_log_weights(p.rbm, p.betas[:-1], p.n_runs, RNG)
 
 
+def wrong_adam(p: works.Adam) -> Any:
+    """Without the corrections of the first steps."""
+    m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
+    v = [p.beta2 * v + (1 - p.beta2) * g * g for v, g in zip(p.squares, p.grads, strict=True)]
+    return [x - p.lr * m / (np.sqrt(v) + p.eps) for x, m, v in zip(p.params, m, v, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("name", "sample"),
     [
+        ("adam", wrong_adam),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
         ("ais", wrong_ais),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CASES, Bad
-from cases.case import assert_agrees, expected_of
+from cases.case import arrays_in, assert_agrees, expected_of
 
 from gencore import _core
 
@@ -87,12 +87,10 @@ def test_same_bits_for_any_split_of_the_batch(case, i):
 def test_inputs_are_never_written(case, i):
     size = case.sizes[i]
     arguments, untouched = case.good_inputs(size), case.good_inputs(size)
-    arrays = {k for k, v in arguments.items() if isinstance(v, np.ndarray)}
-    for name in arrays - set(case.in_place):
-        arguments[name].flags.writeable = False
+    for name, array in arrays_in(arguments).items():
+        array.flags.writeable = name.partition("[")[0] in case.in_place
     result = case.run(arguments, case.outputs(size))
-    for name in arrays:
-        assert arguments[name].tobytes() == untouched[name].tobytes(), f"{case.name} wrote {name}"
+    same_bits(arrays_in(arguments), arrays_in(untouched), f"{case.name} wrote an input, which")
     same_bits(result, case.run_size(size), f"{case.name} on read-only inputs")
 
 
@@ -101,8 +99,8 @@ def test_optional_outputs_do_not_change_the_others(case, i):
     size = case.sizes[i]
     shapes = case.outputs(size)
     wanted = {name: shape for name, shape in shapes.items() if name not in case.optional}
-    whole = case.run_size(size)
-    same_bits(case.run(case.good_inputs(size), wanted), {k: whole[k] for k in wanted}, case.name)
+    expected = {k: a for k, a in case.run_size(size).items() if k not in shapes or k in wanted}
+    same_bits(case.run(case.good_inputs(size), wanted), expected, case.name)
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +129,9 @@ def test_isa_level(case, level, results_of_level):
     if level not in _core.isa_levels():
         pytest.skip(f"this processor does not run {level}")
     results = results_of_level(level)
-    for i, size in enumerate(case.sizes):
-        actual = {name: results[f"{case.name}/{i}/{name}"] for name in case.outputs(size)}
-        actual |= {
-            name: results[f"{case.name}/{i}/{name}"]
-            for name in case.in_place
-            if name in case.good_inputs(size)
-        }
+    for i in range(len(case.sizes)):
+        head = f"{case.name}/{i}/"
+        actual = {key.removeprefix(head): array for key, array in results.items() if key.startswith(head)}
         assert_agrees(actual, expected_of(case.name, i), f"{case.name} on {level}")
 
 
@@ -197,8 +191,36 @@ def wrong_arrays(case):
             yield Bad(name, None, ValueError, ("given", "nothing"))
 
 
+def wrong_lists(case):
+    """What is wrong with any list of arrays, or with an array in it."""
+    call = good_call(case)
+    for name, kind in _core.signatures[case.name.replace(".", "_")].items():
+        if kind != "Arrays" or name not in call:
+            continue
+        good = call[name]
+        k = max(range(len(good)), key=lambda k: good[k].size)
+        here = f"{name}[{k}]"
+
+        def with_element(element, good=good, k=k):
+            return [*good[:k], element, *good[k + 1 :]]
+
+        for dtype in (np.float64, np.int32, np.float16, good[k].dtype.newbyteorder(">")):
+            wrong = with_element(good[k].astype(dtype))
+            yield Bad(name, wrong, TypeError, (here, "dtype", str(np.dtype(dtype))))
+        yield Bad(name, with_element(strided(good[k])), TypeError, (here, "contiguous", "strided"))
+        yield Bad(name, with_element(misaligned(good[k])), TypeError, (here, "aligned"))
+        yield Bad(name, with_element(None), TypeError, (here, "array", "NoneType"))
+        if name in case.in_place:
+            yield Bad(name, with_element(read_only(good[k])), TypeError, (here, "writable", "read-only"))
+        yield Bad(name, good[k], TypeError, ("list or tuple", "ndarray"))
+        yield Bad(name, iter(good), TypeError, ("list or tuple", "list_iterator"))
+        if name not in case.optional:
+            yield Bad(name, None, ValueError, ("given", "nothing"))
+
+
 def all_bad(case):
     yield from wrong_arrays(case)
+    yield from wrong_lists(case)
     yield from case.bad
 
 
@@ -236,7 +258,7 @@ def test_missing_and_unknown_arguments(case):
     with pytest.raises(TypeError):
         case.function(*call.values())
     for name, kind in _core.signatures[case.name.replace(".", "_")].items():
-        if kind == "Array" and name not in case.optional:
+        if kind in ("Array", "Arrays") and name not in case.optional:
             without = {k: v for k, v in call.items() if k != name}
             with pytest.raises(
                 ValueError, match=rf"{case.name}: expected .*{name}.* to be given, received nothing"

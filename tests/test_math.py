@@ -18,6 +18,7 @@ FLAGS["avx512"] = FLAGS["avx2"] + ["-mavx512f", "-mavx512bw", "-mavx512vl", "-ma
 BOUNDS = {
     "exp": 1.1,
     "exp_minus_abs": 1.1,
+    "one_minus_exp_minus": 1.4,
     "log": 0.9,
     "logistic": 2.5,
     "log1p_unit": 2.5,
@@ -32,6 +33,7 @@ STRIDE = 1021  # every 1021st float32; math_driver 1 sweeps all, in minutes
 ENDS = {
     "exp": "-inf:0 -1000:0 -0:1 0:1 1.40129846e-45:1 1000:inf inf:inf nan:nan",
     "exp_minus_abs": "-inf:0 -1000:0 -0:1 0:1 1.40129846e-45:1 1000:0 inf:0 nan:nan",
+    "one_minus_exp_minus": "0:0 1.40129846e-45:1.40129846e-45 1000:1 inf:1 nan:nan",
     "log": "-inf:-inf -1000:-inf -0:-inf 0:-inf 1:0 inf:inf nan:nan",
     "logistic": "-inf:0 -1000:0 -0:0.5 0:0.5 1000:1 inf:1 nan:nan",
     "log1p_unit": "-0:-0 0:0 1.40129846e-45:1.40129846e-45 nan:nan",

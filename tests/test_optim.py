@@ -1,8 +1,11 @@
 """What the grid of cases does not ask of the optim family: many steps, any shape, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+import gencore as gc
 from gencore.kernels import optim
 
 
@@ -105,3 +108,111 @@ def test_momentum_needs_a_velocity():
     refused(ValueError, "velocity, which a momentum other than 0 needs, to be given", velocity=None)
     refused(ValueError, "momentum to be finite, received nan", momentum=np.nan)
     refused(ValueError, "lr to be finite, received inf", lr=np.inf)
+
+
+# --- all parameters at once -----------------------------------------------------------------------------------
+
+
+def lists(*names, shapes=((2, 3), (5,))):
+    return {name: [np.ones(shape, np.float32) for shape in shapes] for name in names}
+
+
+ADAM = ("params", "grads", "exp_avgs", "exp_avg_sqs")
+
+
+@pytest.mark.parametrize("name", ADAM[1:])
+def test_shapes_in_lists_are_named(name):
+    """The kernel sees sizes; a transposed array of the right size must not pass."""
+    arguments = lists(*ADAM)
+    arguments[name][0] = np.ones((3, 2), np.float32)
+    match = rf"optim.adam_step: expected {name}\[0\] of shape \(2, 3\), the shape of params\[0\], received \(3, 2\)"
+    with pytest.raises(ValueError, match=match):
+        optim.adam_step(**arguments, lr=0.1, step=1)
+    with pytest.raises(ValueError, match=rf"expected {name} to hold 2 arrays, as many as params, received 1"):
+        optim.adam_step(**{**lists(*ADAM), name: lists(name)[name][:1]}, lr=0.1, step=1)
+    assert np.all(arguments["params"][1] == 1)
+
+
+def test_tuples_are_lists_and_tensors_are_no_arrays():
+    params = tuple(lists("params")["params"])
+    optim.scale(params, 0.5)
+    assert all(np.all(p == 0.5) for p in params)
+    with pytest.raises(
+        TypeError, match=r"optim.scale: expected arrays\[1\] to be an array .*, received Tensor"
+    ):
+        optim.scale([params[0], gc.tensor(params[1])], 0.5)
+
+
+def test_momentum_needs_buffers():
+    for step, more in ((optim.sgd_step, {}), (optim.rmsprop_step, lists("square_avgs"))):
+        with pytest.raises(
+            ValueError, match="momentum_buffers, which a momentum other than 0 needs, to be given"
+        ):
+            step(**lists("params", "grads"), **more, lr=0.1, momentum=0.5)
+
+
+def test_nan_in_a_list_stays_where_it_is():
+    for largest in ({}, lists("max_exp_avg_sqs")):
+        arguments = lists(*ADAM) | largest
+        arguments["grads"][0][1, 1] = np.nan
+        optim.adam_step(**arguments, lr=0.1, step=1)
+        assert np.array_equal(np.argwhere(np.isnan(arguments["params"][0])), [[1, 1]])
+        assert np.isfinite(arguments["params"][1]).all()
+
+
+def test_corrections_of_adam_are_float64():
+    """1 - beta2 and 1 - beta2^step of a first step cancel; from beta2 in float32 the step would be off by 6e-6."""
+    arguments = lists(*ADAM)
+    for name in ADAM[2:]:
+        for array in arguments[name]:
+            array[...] = 0
+    optim.adam_step(**arguments, lr=0.5, step=1, eps=0.0)
+    for p in arguments["params"]:
+        assert np.all(np.abs(p - 0.5) < 8 * 2.0**-24)  # lr m / sqrt(v) = lr, at 8 roundings
+
+
+def documented_square_sum(arrays):
+    """32 sums of each array's part of a block of 16,384 elements, added in order; then all parts."""
+    blocks = {}
+    at = 0
+    for array in arrays:
+        x = array.ravel().astype(np.float64)
+        while x.size:
+            part, x = np.split(x, [16_384 - at % 16_384])
+            rows = np.pad(part, (0, -part.size % 32)).reshape(-1, 32)
+            sums = np.zeros(32)
+            for row in rows:
+                sums = sums + row * row
+            total = 0.0
+            for s in sums:
+                total += s
+            blocks[at // 16_384] = blocks.get(at // 16_384, 0.0) + total
+            at += part.size
+    total = 0.0
+    for block in blocks.values():
+        total += block
+    return total
+
+
+def test_square_sum_has_one_order_of_additions():
+    """So its bits are the same on every ISA level; run with GENCORE_ISA to see."""
+    rng = np.random.default_rng(4)
+    arrays = [rng.normal(size=n).astype(np.float32) for n in (5, 20_000, 0, 33, 16_384, 40_001)]
+    assert optim.square_sum(arrays) == documented_square_sum(arrays)
+    assert optim.square_sum([]) == 0
+    assert optim.square_sum([np.full(4, 2.0**100, np.float32)]) == 2.0**202  # beyond float32
+
+
+def test_steps_on_many_threads_at_once():
+    """Calls from several Python threads share the pool, not their arrays."""
+    expected = lists(*ADAM, shapes=((300, 200), (7,)))
+    optim.adam_step(**expected, lr=0.1, step=1)
+
+    def call(_):
+        arguments = lists(*ADAM, shapes=((300, 200), (7,)))
+        optim.adam_step(**arguments, lr=0.1, step=1)
+        return [p.tobytes() for p in arguments["params"]]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(call, range(16)):
+            assert found == [p.tobytes() for p in expected["params"]]

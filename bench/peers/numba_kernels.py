@@ -47,6 +47,16 @@ def exp(x):
 
 
 @njit(parallel=True, fastmath=True, cache=True)
+def adam(param, grad, mean, square, rate, scale, taken1, kept2, taken2, eps):
+    """One step on one array, flat; rate and scale hold the corrections of the step, taken is 1 - beta."""
+    for i in prange(param.size):
+        g = grad[i]
+        mean[i] += taken1 * (g - mean[i])
+        square[i] = kept2 * square[i] + taken2 * g * g
+        param[i] -= rate * mean[i] / (np.sqrt(square[i]) * scale + eps)
+
+
+@njit(parallel=True, fastmath=True, cache=True)
 def bernoulli(p, out, seed):
     for r in prange(p.shape[0]):
         start = base(seed, r)
@@ -300,3 +310,29 @@ def pseudo_log_likelihood(v, field, growth, shrink, b, out):
             gain = np.log(product) + (-b[i] if v[r, i] else b[i])
             total -= np.log1p(np.exp(gain)) if gain < 30 else gain
         out[r] = total
+
+
+@njit(parallel=True, fastmath=True, cache=True)
+def bernoulli_loss(x, t, grad, value, slope):
+    """Both in one go: the exponential serves the logarithm and the slope."""
+    n, units = x.shape
+    for r in prange(n):
+        lanes, linear, g = np.ones(LANES, f32), np.zeros(LANES, f32), grad[r]
+        for j in range(0, units - LANES + 1, LANES):
+            for q in range(LANES):
+                v, target = x[r, j + q], f32(t[r, j + q])
+                e = exp(-abs(v))
+                s = f32(1) / (f32(1) + e)
+                slope[r, j + q] = g * (target - (s if v > 0 else e * s))
+                lanes[q] *= f32(1) + e
+                linear[q] += target * v - max(v, f32(0))
+        total = 0.0
+        for j in range(units - units % LANES, units):
+            v, target = x[r, j], f32(t[r, j])
+            e = exp(-abs(v))
+            s = f32(1) / (f32(1) + e)
+            slope[r, j] = g * (target - (s if v > 0 else e * s))
+            total += f64(target * v - max(v, f32(0))) - np.log1p(f64(e))
+        for q in range(LANES):
+            total += f64(linear[q]) - np.log(f64(lanes[q]))
+        value[r] = total

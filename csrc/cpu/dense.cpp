@@ -11,7 +11,9 @@ namespace gencore::GENCORE_LEVEL {
 namespace {
 
 using dense::Activation;
+using dense::LinearVjp;
 using dense::MatMul;
+using runtime::Scratch;
 
 // activation(sums + bias). Along a row of c the bias changes with the column; along a column of c, computed as a row of
 // the transposed product, it does not.
@@ -61,6 +63,114 @@ void matmul(const MatMul& op) {
   }
 }
 
+// --- gradients of a layer ----------------------------------------------------------------------------------------------
+
+constexpr std::int64_t stretch = 32;  // rows whose sums are float32
+
+// grad times the slope of an activation, from the value y of the activation.
+struct LogisticSlope {
+  GENCORE_INLINE F operator()(F grad, F y) const { return grad * (y * (1.0f - y)); }
+};
+struct TanhSlope {
+  GENCORE_INLINE F operator()(F grad, F y) const { return grad * ((1.0f - y) * (1.0f + y)); }
+};
+struct ReluSlope {  // grad where y is NaN
+  GENCORE_INLINE F operator()(F grad, F y) const { return select(less_equal(y, splat(0.0f)), splat(0.0f), grad); }
+};
+struct SoftplusSlope {
+  GENCORE_INLINE F operator()(F grad, F y) const { return grad * one_minus_exp_minus(y); }
+};
+
+// One row: dz = grad slope(y), added to sums; without a slope, dz is grad. dz and sums are optional.
+template <class Slope>
+void slope_row(const float* grad, const float* y, std::int64_t n, float* dz, float* sums, const Slope& slope) {
+  const auto add = [&](std::int64_t j, int valid) {
+    const auto read = [&](const float* p) { return valid == lanes ? load(p + j) : load_first(p + j, valid); };
+    const F d = slope(read(grad), read(y));
+    if (dz != nullptr) store_up_to(dz + j, d, valid);
+    if (sums != nullptr) store_up_to(sums + j, read(sums) + d, valid);
+  };
+  std::int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) add(j, lanes);
+  if (j < n) add(j, static_cast<int>(n - j));
+}
+
+// dz (optional), and its sums over each stretch of rows (optional).
+template <class Slope>
+void slopes(const LinearVjp& op, float* dz, float* sums, const Slope& slope) {
+  const std::int64_t m = op.grad.shape[0], n = op.grad.shape[1];
+  const float* y = op.y.given() ? op.y.data : op.grad.data;
+  const auto task = [&](std::int64_t i) {
+    float* part = sums == nullptr ? nullptr : sums + i * n;
+    if (part != nullptr) std::memset(part, 0, 4 * static_cast<std::size_t>(n));
+    for (std::int64_t r = i * stretch; r < min_of(m, (i + 1) * stretch); ++r) {
+      slope_row(op.grad.row(r), y + r * n, n, dz == nullptr ? nullptr : dz + r * n, part, slope);
+    }
+  };
+  const std::int64_t tasks = ceil_div(m, stretch);
+  if (m * n >= 32768) {
+    parallel_for(tasks, task);
+  } else {  // not worth waking a thread for
+    for (std::int64_t i = 0; i < tasks; ++i) task(i);
+  }
+}
+
+void slopes(const LinearVjp& op, float* dz, float* sums) {
+  switch (op.activation) {
+    case Activation::identity: return slopes(op, dz, sums, [](F grad, F) { return grad; });
+    case Activation::logistic: return slopes(op, dz, sums, LogisticSlope{});
+    case Activation::tanh: return slopes(op, dz, sums, TanhSlope{});
+    case Activation::relu: return slopes(op, dz, sums, ReluSlope{});
+    case Activation::softplus: return slopes(op, dz, sums, SoftplusSlope{});
+  }
+}
+
+// out[j] = the sum of column j over `rows` rows, in float64.
+void add_stretches(const float* sums, std::int64_t rows, const Vector<float>& out) {
+  const std::int64_t n = out.shape[0];
+  constexpr std::int64_t block = 64;
+  for (std::int64_t first = 0; first < n; first += block) {
+    const std::int64_t count = min_of(block, n - first);
+    double total[block] = {};
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < count; ++j) total[j] += static_cast<double>(sums[i * n + first + j]);
+    }
+    for (std::int64_t j = 0; j < count; ++j) out[first + j] = static_cast<float>(total[j]);
+  }
+}
+
+void linear_vjp(const LinearVjp& op) {
+  const std::int64_t m = op.grad.shape[0], n = op.grad.shape[1], parts = ceil_div(m, stretch);
+  const bool products = op.grad_x.given() || op.grad_w.given(), bias = op.grad_bias.given();
+  const bool apart = products && op.activation != Activation::identity;
+  const auto dz_size = static_cast<std::size_t>(apart ? m * n : 0),
+             sums_size = static_cast<std::size_t>(bias ? parts * n : 0);
+  Scratch scratch(4 * (dz_size + sums_size) + 128);
+  float* dz = apart ? scratch.carve<float>(dz_size) : nullptr;
+  float* sums = bias ? scratch.carve<float>(sums_size) : nullptr;
+  if (apart || bias) slopes(op, dz, sums);
+  if (bias) add_stretches(sums, parts, op.grad_bias);
+  const float* d = apart ? dz : op.grad.data;
+  if (op.grad_x.given()) {
+    const std::int64_t k = op.w.shape[0];
+    if (k == 1) {
+      gemm(k, m, n, op.w.data, n, 1, d, 1, n, op.grad_x.data, m, Identity{});
+    } else {
+      gemm(m, k, n, d, n, 1, op.w.data, 1, n, op.grad_x.data, k, Identity{});
+    }
+  }
+  if (op.grad_w.given()) {
+    const std::int64_t k = op.x.shape[1];
+    if (n == 1) {
+      gemm(n, k, m, d, 1, n, op.x.data, k, 1, op.grad_w.data, k, Identity{});
+    } else {
+      gemm(k, n, m, op.x.data, 1, k, d, n, 1, op.grad_w.data, n, Identity{});
+    }
+  }
+}
+
+// --- the machine's limit -----------------------------------------------------------------------------------------------
+
 double seconds_now() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -93,6 +203,7 @@ double fma_rate(double seconds) {
 
 void fill_dense(runtime::Table& table) {
   table.dense.MatMul = matmul;
+  table.dense.LinearVjp = linear_vjp;
   table.fma_rate = fma_rate;
 }
 

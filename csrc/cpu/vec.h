@@ -39,6 +39,7 @@ typedef float F __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
 typedef std::int32_t I __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
 typedef std::uint32_t U __attribute__((vector_size(4 * GENCORE_LANES), may_alias));
 typedef std::uint64_t U64 __attribute__((vector_size(4 * GENCORE_LANES), may_alias));  // lanes / 2 of them
+typedef double D __attribute__((vector_size(4 * GENCORE_LANES), may_alias));           // lanes / 2 of them
 
 GENCORE_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for -0, so that a plain broadcast is left
 GENCORE_INLINE U splat_u(std::uint32_t x) { return U{} + x; }
@@ -87,6 +88,8 @@ GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm512_maskz_load
 GENCORE_INLINE void store_first(float* p, F v, int n) {
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 }
+GENCORE_INLINE D widen_low(F v) { return (D)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)); }
+GENCORE_INLINE D widen_high(F v) { return (D)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1)); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 // Low 16 bits: those of floor(p 2^16), for p in [0, 1). Under the exponent of 128 the unit in the last place is 2^-16.
 GENCORE_INLINE U floor_16(F p) {
@@ -131,6 +134,8 @@ GENCORE_INLINE __m256i first_lanes(int n) {
 }
 GENCORE_INLINE F load_first(const float* p, int n) { return (F)_mm256_maskload_ps(p, first_lanes(n)); }
 GENCORE_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
+GENCORE_INLINE D widen_low(F v) { return (D)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)); }
+GENCORE_INLINE D widen_high(F v) { return (D)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)); }
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 template <class T>
 GENCORE_INLINE T xor3(T a, T b, T c) {
@@ -175,6 +180,8 @@ GENCORE_INLINE F load_first(const float* p, int n) {
 GENCORE_INLINE void store_first(float* p, F v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
+GENCORE_INLINE D widen_low(F v) { return D{v[0], v[1]}; }
+GENCORE_INLINE D widen_high(F v) { return D{v[2], v[3]}; }
 #if defined(__SSE2__)
 GENCORE_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
 #else
@@ -204,6 +211,22 @@ GENCORE_INLINE std::uint32_t any_equal_half(U a, U b) {
 }
 GENCORE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
 GENCORE_INLINE std::uint32_t any_above(U v, std::uint32_t limit) { return bits((Mask)(v > splat_u(limit))); }
+#endif
+
+// `lanes` bytes as floats.
+typedef std::uint8_t Bytes __attribute__((vector_size(GENCORE_LANES), may_alias));
+#if defined(GENCORE_AVX512)
+GENCORE_INLINE F bytes_to_float(Bytes v) { return (F)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)v)); }
+#elif defined(GENCORE_AVX2)
+GENCORE_INLINE F bytes_to_float(Bytes v) {
+  return (F)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>((std::uint64_t)v))));
+}
+#else
+GENCORE_INLINE F bytes_to_float(Bytes v) {
+  F f;
+  for (int i = 0; i < lanes; ++i) f[i] = static_cast<float>(v[i]);
+  return f;
+}
 #endif
 
 // The first n of 64 bits as bytes of 0 and 1.
@@ -237,6 +260,31 @@ GENCORE_INLINE double sum(F v) {
   double s = 0;
   for (int i = 0; i < lanes; ++i) s += static_cast<double>(v[i]);
   return s;
+}
+
+// The lanes of v combined in a tree, halves first: fewer steps in a row than lane by lane.
+template <class Combine>
+GENCORE_INLINE F combine_lanes(F v, const Combine& combine) {
+  GENCORE_UNROLL
+  for (std::uint32_t half = lanes / 2; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, (I)(iota() ^ half)));
+  return v;
+}
+template <class Combine>
+GENCORE_INLINE D combine_lanes(D v, const Combine& combine) {
+  U64 lane;
+  for (int i = 0; i < lanes / 2; ++i) lane[i] = static_cast<std::uint64_t>(i);
+  GENCORE_UNROLL
+  for (std::uint64_t half = lanes / 4; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, lane ^ half));
+  return v;
+}
+GENCORE_INLINE float largest(F v) {
+  return combine_lanes(v, [](F a, F b) { return max(a, b); })[0];
+}
+GENCORE_INLINE double sum(D v) {
+  return combine_lanes(v, [](D a, D b) { return a + b; })[0];
+}
+GENCORE_INLINE double product(D v) {
+  return combine_lanes(v, [](D a, D b) { return a * b; })[0];
 }
 
 GENCORE_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }

@@ -77,12 +77,14 @@ inline std::string shape_of(const py::array& array) {
   return check::shape_text(shape.data(), static_cast<int>(shape.size()));
 }
 
-// Rank, order, alignment and writability, common to every kind of View.
-inline void check_layout(const Argument& arg, const py::array& array, int rank, bool writable) {
-  if (array.ndim() != rank) {
-    check::fail(arg.op, arg.name, "to have " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions"),
-                "shape " + shape_of(array));
-  }
+inline void check_rank(const Argument& arg, const py::array& array, int rank) {
+  if (array.ndim() == rank) return;
+  check::fail(arg.op, arg.name, "to have " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions"),
+              "shape " + shape_of(array));
+}
+
+// Order, alignment and writability, common to every kind of View.
+inline void check_layout(const Argument& arg, const py::array& array, bool writable) {
   if ((array.flags() & py::array::c_style) == 0) {
     wrong_type(arg, "to be contiguous in C order (cure: numpy.ascontiguousarray)",
                (array.flags() & py::array::f_style) != 0 ? "Fortran order" : "a strided array");
@@ -95,16 +97,43 @@ inline void check_layout(const Argument& arg, const py::array& array, int rank, 
 
 inline std::string cure(const char* dtype) { return std::string(" (cure: .astype(numpy.") + dtype + "))"; }
 
+template <class T>
+void check_dtype(const Argument& arg, const py::array& array) {
+  if (has_dtype<T>(array)) return;
+  const std::string name = dtype_name<T>();
+  wrong_type(arg, "of dtype " + name + cure(name.substr(0, name.find(' ')).c_str()), dtype_text(array));
+}
+
 template <class T, int N>
 void cast(const Argument& arg, View<T, N>& view) {
   const py::array array = as_array(arg);
-  if (!has_dtype<T>(array)) {
-    const std::string name = dtype_name<T>();
-    wrong_type(arg, "of dtype " + name + cure(name.substr(0, name.find(' ')).c_str()), dtype_text(array));
-  }
-  check_layout(arg, array, N, !std::is_const_v<T>);
+  check_dtype<T>(arg, array);
+  check_rank(arg, array, N);
+  check_layout(arg, array, !std::is_const_v<T>);
   view.data = static_cast<T*>(const_cast<void*>(array.data()));
   for (int i = 0; i < N; ++i) view.shape[i] = array.shape(i);
+}
+
+// A list or tuple of arrays of any shape, each flattened. The Views live as long as what else the call keeps alive.
+template <class T>
+void cast(const Argument& arg, VectorList<T>& list) {
+  if (!PyList_Check(arg.value.ptr()) && !PyTuple_Check(arg.value.ptr())) {
+    wrong_type(arg, "to be a list or tuple of arrays", type_name(arg.value));
+  }
+  const auto items = py::reinterpret_borrow<py::sequence>(arg.value);
+  auto* views = new std::vector<Vector<T>>(items.size());
+  arg.keep_alive.push_back(py::capsule(views, [](void* p) { delete static_cast<std::vector<Vector<T>>*>(p); }));
+  for (std::size_t k = 0; k < views->size(); ++k) {
+    const py::object item = items[k];
+    arg.keep_alive.push_back(item);  // another thread may change the list while the kernel runs
+    const std::string name = std::string(arg.name) + "[" + std::to_string(k) + "]";
+    const Argument element{arg.op, name.c_str(), item, arg.keep_alive};
+    const py::array array = as_array(element);
+    check_dtype<T>(element, array);
+    check_layout(element, array, !std::is_const_v<T>);
+    (*views)[k] = {static_cast<T*>(const_cast<void*>(array.data())), {array.size()}};
+  }
+  list = {views->data(), static_cast<std::int64_t>(views->size())};
 }
 
 template <class S>
@@ -117,7 +146,8 @@ void cast_states(const Argument& arg, S& states, bool writable) {
   } else {
     wrong_type(arg, "of dtype bool, uint8 or float32" + cure("uint8"), dtype_text(array));
   }
-  check_layout(arg, array, 2, writable);
+  check_rank(arg, array, 2);
+  check_layout(arg, array, writable);
   states.data = const_cast<void*>(array.data());
   states.shape[0] = array.shape(0);
   states.shape[1] = array.shape(1);
@@ -135,6 +165,7 @@ T number(const Argument& arg, const char* expected) {
 }
 inline void cast(const Argument& arg, std::int64_t& value) { value = number<std::int64_t>(arg, "to be an integer"); }
 inline void cast(const Argument& arg, float& value) { value = number<float>(arg, "to be a number"); }
+inline void cast(const Argument& arg, double& value) { value = number<double>(arg, "to be a number"); }
 inline void cast(const Argument& arg, bool& value) { value = number<bool>(arg, "to be True or False"); }
 inline void cast(const Argument& arg, Key& value) {
   value = make_key(number<std::uint64_t>(arg, "to be an integer from 0 to 2^64 - 1"));
@@ -149,10 +180,15 @@ template <class T, int N>
 std::string annotation(const View<T, N>&) {
   return "Array";
 }
+template <class T>
+std::string annotation(const VectorList<T>&) {
+  return "Arrays";
+}
 inline std::string annotation(const ConstStates&) { return "Array"; }
 inline std::string annotation(const States&) { return "Array"; }
 inline std::string annotation(std::int64_t) { return "int"; }
 inline std::string annotation(float) { return "float"; }
+inline std::string annotation(double) { return "float"; }
 inline std::string annotation(bool) { return "bool"; }
 inline std::string annotation(const Key&) { return "int"; }
 template <class E>

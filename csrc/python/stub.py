@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any
 """A NumPy array, or one that speaks DLPack."""
 
+Arrays: TypeAlias = list[Any] | tuple[Any, ...]
+"""Several of them."""
+
 signatures: dict[str, dict[str, str]]
 
 def version() -> str: ...

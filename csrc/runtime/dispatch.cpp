@@ -9,17 +9,19 @@ namespace gencore::runtime {
 
 static Table build_cpu_table() {
   Table t;
-  const auto fill = [&t](auto... fills) { (fills(t), ...); };
-  fill(baseline::fill_dense, baseline::fill_sample, baseline::fill_sample_reparam, baseline::fill_sample_relaxed,
-       baseline::fill_rbm, baseline::fill_rbm_partition, baseline::fill_optim);
+#define X(source) baseline::fill_##source(t);
+  GENCORE_SOURCES(X)
+#undef X
 #if defined(GENCORE_X86)
   if (active_level() >= Level::avx2) {
-    fill(avx2::fill_dense, avx2::fill_sample, avx2::fill_sample_reparam, avx2::fill_sample_relaxed, avx2::fill_rbm,
-         avx2::fill_rbm_partition, avx2::fill_optim);
+#define X(source) avx2::fill_##source(t);
+    GENCORE_SOURCES(X)
+#undef X
   }
   if (active_level() >= Level::avx512) {
-    fill(avx512::fill_dense, avx512::fill_sample, avx512::fill_sample_reparam, avx512::fill_sample_relaxed,
-         avx512::fill_rbm, avx512::fill_rbm_partition, avx512::fill_optim);
+#define X(source) avx512::fill_##source(t);
+    GENCORE_SOURCES(X)
+#undef X
   }
 #endif
   return t;

@@ -31,6 +31,18 @@ void shape(const char* op, const char* arg, const std::int64_t* actual, int rank
   }
 }
 
+void list_count(const char* op, const char* arg, std::int64_t actual, const char* like_arg, std::int64_t expected) {
+  if (actual == expected) return;
+  fail(op, arg, "to hold " + std::to_string(expected) + " arrays, as many as " + like_arg, std::to_string(actual));
+}
+
+void list_size(const char* op, const char* arg, std::int64_t k, std::int64_t actual, const char* like_arg,
+               std::int64_t expected) {
+  if (actual == expected) return;
+  const std::string at = "[" + std::to_string(k) + "]", count = std::to_string(expected);
+  fail(op, (arg + at).c_str(), "to hold " + count + " elements, as many as " + like_arg + at, std::to_string(actual));
+}
+
 void at_least(const char* op, const char* arg, std::int64_t value, std::int64_t least) {
   if (value < least) fail(op, arg, "to be at least " + std::to_string(least), std::to_string(value));
 }
@@ -73,16 +85,26 @@ void finite(const char* op, const char* arg, const float* data, std::int64_t n) 
 
 namespace gencore::runtime {
 
-void reject_states(const char* op, const char* arg, const ConstStates& states) {
+// The first state that is not `allowed`, as text; throws std::logic_error where there is none.
+template <class Allowed>
+static std::string first_not(const ConstStates& states, const Allowed& allowed) {
   const std::int64_t n = states.shape[0] * states.shape[1];
   for (std::int64_t i = 0; i < n; ++i) {
     const double value = states.type == StateType::u8 ? static_cast<const std::uint8_t*>(states.data)[i]
                                                       : static_cast<const float*>(states.data)[i];
-    if (value == 0 || value == 1) continue;
+    if (allowed(value)) continue;
     const std::int64_t at[2] = {i / states.shape[1], i % states.shape[1]};
-    check::fail(op, arg, "to hold 0 and 1 only", check::number_text(value) + " at " + check::shape_text(at, 2));
+    return check::number_text(value) + " at " + check::shape_text(at, 2);
   }
-  throw std::logic_error("reject_states: every state is binary");
+  throw std::logic_error("every state is allowed");
+}
+
+void reject_states(const char* op, const char* arg, const ConstStates& states) {
+  check::fail(op, arg, "to hold 0 and 1 only", first_not(states, [](double x) { return x == 0 || x == 1; }));
+}
+
+void reject_targets(const char* op, const char* arg, const ConstStates& targets) {
+  check::fail(op, arg, "to hold values from 0 to 1", first_not(targets, [](double x) { return x >= 0 && x <= 1; }));
 }
 
 static std::string element_text(const Matrix<const float>& m, std::int64_t i) {

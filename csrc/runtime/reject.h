@@ -7,6 +7,8 @@ namespace gencore::runtime {
 
 // Names the first state that is neither 0 nor 1.
 [[noreturn]] void reject_states(const char* op, const char* arg, const ConstStates& states);
+// Names the first target outside [0, 1], NaN included.
+[[noreturn]] void reject_targets(const char* op, const char* arg, const ConstStates& targets);
 // Names the first p outside [0, 1], NaN included.
 [[noreturn]] void reject_probability(const char* op, const char* arg, const Matrix<const float>& p);
 // Names the first logit that is NaN or inf, or the first row that holds -inf only.

@@ -46,18 +46,18 @@ GENCORE_API void register_cuda_table(const Table* table);
 
 }  // namespace gencore::runtime
 
-// Each ISA level is compiled from the same sources into its own namespace and fills its slots here.
-#define GENCORE_DECLARE_LEVEL(level)               \
-  namespace gencore::level {                       \
-  void fill_dense(runtime::Table& table);          \
-  void fill_sample(runtime::Table& table);         \
-  void fill_sample_reparam(runtime::Table& table); \
-  void fill_sample_relaxed(runtime::Table& table); \
-  void fill_rbm(runtime::Table& table);            \
-  void fill_rbm_partition(runtime::Table& table);  \
-  void fill_optim(runtime::Table& table);          \
+// The kernel sources; each is compiled once per ISA level, into a namespace of that name, and fills its slots there.
+// CMakeLists.txt lists the same names.
+#define GENCORE_SOURCES(X) \
+  X(dense) X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
+
+#define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
+#define GENCORE_DECLARE_LEVEL(level)    \
+  namespace gencore::level {            \
+  GENCORE_SOURCES(GENCORE_DECLARE_FILL) \
   }
 GENCORE_DECLARE_LEVEL(baseline)
 GENCORE_DECLARE_LEVEL(avx2)
 GENCORE_DECLARE_LEVEL(avx512)
 #undef GENCORE_DECLARE_LEVEL
+#undef GENCORE_DECLARE_FILL

@@ -20,7 +20,8 @@ from . import machine
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Ais, Cd, Gemm, Gibbs, Gumbel, LogZ, Reparam, Variates
+from .reparam import Gumbel, Reparam
+from .works import FACTOR, LOG_PARTITION, Adam, Ais, Cd, Chain, Entropy, Gemm, Gibbs, Layer, LogZ, Variates
 
 ONE = np.float32(1)
 
@@ -76,6 +77,61 @@ class Sampler:
 def gemm(p: Gemm, threads: int) -> Candidate:
     out = np.empty((p.a.shape[0], p.b.shape[1]), np.float32)
     return Candidate(lambda: np.dot(p.a, p.b, out=out), lambda: np.dot(p.a, p.b, out=out))
+
+
+@does("linear_vjp", "numpy")
+def linear_vjp(p: Layer, threads: int) -> Candidate:
+    dz, grad_x, grad_w = np.empty_like(p.y), np.empty_like(p.x), np.empty_like(p.w)
+    ones = np.ones(len(p.x), np.float32)
+
+    def call() -> tuple[Array, Array, Array]:
+        np.multiply(p.y, p.y, out=dz)
+        np.subtract(ONE, dz, out=dz)
+        np.multiply(dz, p.grad, out=dz)
+        np.dot(dz, p.w.T, out=grad_x)
+        np.dot(p.x.T, dz, out=grad_w)
+        return grad_x, grad_w, ones @ dz
+
+    return Candidate(call, call, workspace=dz.nbytes)
+
+
+@does("bce", "numpy")
+def bce(p: Entropy, threads: int) -> Candidate:
+    x, t = p.logits, p.targets.astype(np.float32)
+    tail, work, slope, value = (
+        np.empty_like(x),
+        np.empty_like(x),
+        np.empty_like(x),
+        np.empty(len(x), np.float32),
+    )
+
+    def task(rows: slice) -> Callable[[], None]:
+        def run() -> None:  # e^-x overflows for no logit here
+            for i in range(rows.start, rows.stop, 16):  # rows that stay near
+                part = slice(i, min(i + 16, rows.stop))
+                e, q, s = tail[part], work[part], slope[part]
+                np.negative(x[part], out=e)
+                np.exp(e, out=e)
+                e += ONE
+                np.reciprocal(e, out=q)
+                np.subtract(t[part], q, out=s)
+                s *= p.grad[part, None]
+                np.log(e, out=e)
+                np.subtract(t[part], ONE, out=q)
+                q *= x[part]
+                q -= e
+                np.sum(q, axis=1, out=value[part])
+
+        return run
+
+    run = together([task(rows) for rows in split(len(x), threads)])
+
+    def call() -> tuple[Array, Array]:
+        run()
+        return value, slope
+
+    note = "targets already float32"
+    return Candidate(call, call, workspace=tail.nbytes + work.nbytes + t.nbytes, blas_threads=1, note=note)
 
 
 @does("philox", "numpy")
@@ -433,3 +489,79 @@ def pseudo(rbm: Rbm, threads: int) -> Candidate:
     held = 2 * w.nbytes + 4 * len(rbm.v) * len(c)
     blas = 1 if len(parts) > 1 else threads
     return Candidate(call, call, workspace=held, blas_threads=blas)
+
+
+@does("adam", "numpy")
+def adam(p: Adam, threads: int) -> Candidate:
+    params, means, squares = p.copies()
+    step = p.step
+    piece = 8192  # elements: what is read again is still in the cache
+    pieces = [
+        tuple(x.reshape(-1)[i : i + piece] for x in arrays)
+        for arrays in zip(params, p.grads, means, squares, strict=True)
+        for i in range(0, arrays[0].size, piece)
+    ]
+
+    def task(share: slice) -> Callable[[], None]:
+        a, b = np.empty(piece, np.float32), np.empty(piece, np.float32)
+
+        def run() -> None:
+            rate = np.float32(p.lr / (1 - p.beta1**step))
+            scale = np.float32((1 - p.beta2**step) ** -0.5)
+            for x, g, m, v in pieces[share]:
+                s, t = a[: len(x)], b[: len(x)]
+                np.subtract(g, m, out=s)
+                s *= np.float32(1 - p.beta1)
+                m += s
+                np.multiply(g, g, out=s)
+                s *= np.float32(1 - p.beta2)
+                v *= np.float32(p.beta2)
+                v += s
+                np.sqrt(v, out=s)
+                s *= scale
+                s += np.float32(p.eps)
+                np.divide(m, s, out=t)
+                t *= rate
+                x -= t
+
+        return run
+
+    shares = [slice(i, None, threads) for i in range(threads)]
+    run = together([task(share) for share in shares])
+
+    def prepare() -> None:
+        nonlocal step
+        p.restore(params, means, squares)
+        step = p.step
+
+    def call() -> None:
+        nonlocal step
+        run()
+        step += 1
+
+    def sample() -> list[Array]:
+        prepare()
+        call()
+        return params
+
+    return Candidate(call, sample, prepare=prepare, workspace=p.nbytes + threads * 8 * piece)
+
+
+@does("autograd", "numpy")
+def autograd(p: Chain, threads: int) -> Candidate:
+    factor = np.float32(FACTOR)
+
+    def call() -> tuple[float, Array, Array]:
+        y, states = p.x, []
+        for _ in range(p.steps):
+            t = np.tanh(y * factor + p.b)
+            states.append(t)
+            y = t - p.w
+        g, db = np.ones_like(y), np.zeros_like(y)
+        for t in reversed(states):
+            g = g - g * t * t
+            db += g
+            g = g * factor
+        return float(y.sum()), g, db
+
+    return Candidate(call, call, note="the gradient written by hand: what the ops alone cost")

@@ -8,14 +8,18 @@ way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from gencore.autograd.tape import AnyNode, Leaf, Node, Output, recording
+from gencore.autograd.tape import AnyNode, Leaf, Node, Op, Output, edits_of, like, recording
 from gencore.autograd.tensors import Tensor, wrap
 
 __all__ = ["grad"]
+
+
+_order = attrgetter("order")
 
 
 def _reachable(roots: Iterable[AnyNode]) -> list[AnyNode]:
@@ -23,29 +27,28 @@ def _reachable(roots: Iterable[AnyNode]) -> list[AnyNode]:
     seen = set(roots)
     stack = list(seen)
     while stack:
-        node = stack.pop()
-        if type(node) is Node:
-            for parent in node.parents:
-                if parent is not None and parent not in seen:
-                    seen.add(parent)
-                    stack.append(parent)
-        elif type(node) is Output and node.node not in seen:
-            seen.add(node.node)
-            stack.append(node.node)
-    return sorted(seen, key=lambda n: n.order, reverse=True)
+        for parent in stack.pop().parents:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=_order, reverse=True)
 
 
-def _summed_to(g: Any, shape: tuple[int, ...]) -> Any:
-    """Undo broadcasting: sum over the axes that were added or stretched."""
-    extra = len(g.shape) - len(shape)
-    if extra < 0:
-        return np.broadcast_to(g, shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
-    )
-    if axes:
-        g = np.sum(g, axis=axes)
-    return np.reshape(g, shape) if g.shape != shape else g
+def _fit(op: Op, argument: int, value: Any, like: AnyNode) -> Any:
+    """Bring a gradient to its argument's shape and dtype: sum over the axes that were added or stretched."""
+    shape = like.shape
+    if value.shape != shape:
+        extra = len(value.shape) - len(shape)
+        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, value.shape[extra:], strict=True)):
+            raise ValueError(
+                f"{op.name}: expected the gradient of argument {argument} to have shape {shape}, or one that "
+                f"broadcasting makes of it, received {value.shape}"
+            )
+        axes = tuple(i for i, n in enumerate(value.shape) if i < extra or shape[i - extra] != n)
+        value = np.sum(value, axis=axes) if axes else value
+        if value.shape != shape:
+            value = np.reshape(value, shape)
+    return value if value.dtype == like.dtype else value.astype(like.dtype)
 
 
 def propagate(roots: list[tuple[AnyNode, Any]], create_graph: bool, retain: bool, only: set[AnyNode] | None,
@@ -55,104 +58,141 @@ def propagate(roots: list[tuple[AnyNode, Any]], create_graph: bool, retain: bool
     for node, g in roots:
         grads[node] = grads[node] + g if node in grads else g
     nodes = _reachable(grads)
-    wanted = None
-    if only is not None:
-        wanted = set(only)
-        for node in reversed(nodes):
-            parents = node.parents if type(node) is Node else (node.node,) if type(node) is Output else ()
-            if any(p in wanted for p in parents):
-                wanted.add(node)
+    wanted = None if only is None else _between(nodes, only)
     for node in nodes:
         g = grads.pop(node, None)
         if g is None or (wanted is not None and node not in wanted):
             continue
-        if only is None:
-            if type(node) is Leaf:
-                found(node, g)
-                continue
-        elif node in only:
+        if (type(node) is Leaf) if only is None else (node in only):
             found(node, g)
-        if type(node) is Leaf:
+        if type(node) is not Node:
+            if type(node) is Output:
+                results = grads.setdefault(node.node, [None] * len(node.node.shape))
+                results[node.index] = g
             continue
-        if type(node) is Output:
-            slots = grads.setdefault(node.node, [None] * len(node.node.shape))
-            slots[node.index] = g
-            continue
-        assert type(node) is Node
-        node.check()
         args, ans, op, kwargs = node.args, node.ans, node.op, node.kwargs
-        assert args is not None
+        if args is None:
+            raise node.freed()
+        for watch, edits in node.marks:
+            if (watch[0] if len(watch) == 1 else edits_of(watch)) != edits:
+                raise node.edited()
+        if type(g) is list:
+            g = tuple(g)
         if create_graph:
             args, ans = _as_tensors(node, args, ans)
-        values = None
-        if op.joint is not None:
-            values = op.joint(tuple(p is not None for p in node.parents), g, ans, *args, **kwargs)
-        for i, parent in enumerate(node.parents):
+        rules = op.rules if op.joint is None else _joint(node, wanted, g, ans, args)
+        i = -1
+        for parent in node.parents:
+            i += 1
             if parent is None or (wanted is not None and parent not in wanted):
                 continue
-            value = op.rule(i)(g, ans, *args, **kwargs) if values is None else values[i]
+            value: Any = rules[i] if i < len(rules) else None
+            if op.joint is None:
+                if value is None:
+                    raise op.missing(i)
+                value = value(g, ans, *args, **kwargs) if kwargs else value(g, ans, *args)
             if value is None:
                 continue
-            if value.shape != parent.shape:
-                value = _summed_to(value, parent.shape)
-            if value.dtype != parent.dtype:
-                value = value.astype(parent.dtype)
-            before = grads.get(parent)
-            grads[parent] = value if before is None else before + value
+            if value.shape != parent.shape or value.dtype is not parent.dtype:
+                value = _fit(op, i, value, parent)
+            grads[parent] = grads[parent] + value if parent in grads else value
         if not retain:
             node.args = node.ans = None
-            node.marks = []
+            node.marks = ()
+
+
+def _between(nodes: list[AnyNode], ends: set[AnyNode]) -> set[AnyNode]:
+    """Those of the nodes (the latest first) that depend on the ends."""
+    wanted = set(ends)
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.parents):
+            wanted.add(node)
+    return wanted
+
+
+def _joint(node: Node, wanted: set[AnyNode] | None, g: Any, ans: Any, args: list[Any]) -> Sequence[Any]:
+    """Gradients of all arguments, by the rule that makes them together."""
+    op, parents = node.op, node.parents
+    assert op.joint is not None
+    needs = tuple(p is not None and (wanted is None or p in wanted) for p in parents)
+    values: Sequence[Any] = op.joint(needs, g, ans, *args, **node.kwargs)
+    if not isinstance(values, tuple | list) or len(values) != len(parents):
+        count = len(values) if isinstance(values, tuple | list) else type(values).__name__
+        raise TypeError(
+            f"{op.name}: expected its joint rule to return {len(parents)} gradients, received {count}"
+        )
+    return values
 
 
 def _as_tensors(node: Node, args: list[Any], ans: Any) -> tuple[list[Any], Any]:
     """What a node kept, as Tensors that know where they came from."""
-    wrapped = [
-        a if p is None or isinstance(a, Leaf | Node | Output) else wrap(a, p)
-        for a, p in zip(args, node.parents, strict=True)
-    ]
+    wrapped = [a if p is None or a is p else wrap(a, p) for a, p in zip(args, node.parents, strict=True)]
     if isinstance(ans, tuple):
-        return wrapped, tuple(wrap(a, Output(node, i, a)) for i, a in enumerate(ans))
+        return wrapped, like(ans, [wrap(a, Output(node, i, a)) for i, a in enumerate(ans)])
     return wrapped, None if ans is None else wrap(ans, node)
 
 
-def start(name: str, output: Tensor, gradient: Any, create_graph: bool) -> tuple[AnyNode, Any]:
+def _start(name: str, output: Tensor, gradient: Any, create_graph: bool) -> tuple[AnyNode, Any]:
     if not isinstance(output, Tensor):
         raise TypeError(f"{name}: expected a Tensor to differentiate, received {type(output).__name__}")
     if output._node is None:
         raise ValueError(
             f"{name}: expected a Tensor that depends on one with requires_grad=True, received one without"
         )
+    data = output._data
     if gradient is None:
-        if output._data.size != 1:
+        if data.size != 1:
             raise ValueError(
                 f"{name}: expected a gradient, since the result has shape {output.shape}, received None"
             )
-        gradient = np.ones_like(output._data)
-    if not isinstance(gradient, Tensor):
-        gradient = wrap(np.asarray(gradient, output.dtype) if np.isscalar(gradient) else gradient)
+        gradient = np.ones_like(data)
+    elif not hasattr(gradient, "dtype"):  # a number, a list
+        gradient = np.asarray(gradient, data.dtype, like=data)
     if gradient.shape != output.shape:
         raise ValueError(f"{name}: expected gradient of shape {output.shape}, received {gradient.shape}")
+    if gradient.dtype != data.dtype:
+        gradient = gradient.astype(data.dtype)
+    if not isinstance(gradient, Tensor):
+        gradient = wrap(gradient)
     return output._node, gradient if create_graph else gradient._data
+
+
+def _own(g: Any, taken: set[int]) -> Tensor:
+    """A gradient as a Tensor that shares its memory with nobody: optimizers and clipping write to it.
+
+    Rules return their g, views of it or new arrays, so what has no base and is not `taken` yet belongs to nobody.
+    """
+    if isinstance(g, Tensor):
+        mine = +g if id(g._data) in taken or g._data.base is not None else g
+    elif isinstance(g, np.generic):
+        mine = wrap(np.asarray(g))
+    else:
+        mine = wrap(g.copy() if id(g) in taken or g.base is not None else g)
+    taken.add(id(mine._data))
+    return mine
 
 
 def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:
     """What `Tensor.backward` does."""
-    root = start("backward", output, gradient, create_graph)
-    taken: set[int] = {id(root[1])}
+    root = _start("backward", output, gradient, create_graph)
+    taken = {id(root[1]._data if create_graph else root[1])}
 
     def collect(node: AnyNode, g: Any) -> None:
         assert isinstance(node, Leaf)
-        if isinstance(g, Tensor):
-            node.grad = g if node.grad is None else node.grad + g
-        elif node.grad is None:
-            # Nobody else may own the memory: optimizers and clipping write to it.
-            node.grad = wrap(g.copy() if g.base is not None or id(g) in taken else g)
-            taken.add(id(node.grad._data))
+        if node.grad is None:
+            node.grad = _own(g, taken)
+        elif isinstance(g, Tensor):
+            node.grad = node.grad + g
         else:
-            node.grad = wrap(node.grad._data + g)
+            node.grad = _own(node.grad._data + g, taken)
 
     with recording(create_graph):
         propagate([root], create_graph, retain_graph or create_graph, None, collect)
+
+
+def _listed(tensors: Any) -> list[Any]:
+    many = isinstance(tensors, Iterable) and not isinstance(tensors, Tensor)
+    return list(tensors) if many else [tensors]
 
 
 def grad(
@@ -192,27 +232,32 @@ def grad(
     RuntimeError
         A kept array was edited in place, or freed by an earlier pass.
     """
-    many = not isinstance(inputs, Tensor)
-    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    weights = [grad_outputs] if isinstance(outputs, Tensor) else grad_outputs or [None] * len(outs)
+    ins, outs = _listed(inputs), _listed(outputs)
+    if grad_outputs is None:
+        weights = [None] * len(outs)
+    else:
+        weights = [grad_outputs] if isinstance(outputs, Tensor) else list(grad_outputs)
+    if len(weights) != len(outs):
+        raise ValueError(
+            f"grad: expected {len(outs)} grad_outputs, one for each output, received {len(weights)}"
+        )
     for i, x in enumerate(ins):
         if not isinstance(x, Tensor) or x._node is None:
             raise ValueError(
                 f"grad: expected input {i} to be a Tensor with requires_grad=True, received {x!r:.60}"
             )
+    nodes = [x._node for x in ins if x._node is not None]
     results: dict[AnyNode, Any] = {}
-    roots = [start("grad", o, w, create_graph) for o, w in zip(outs, weights, strict=True)]
-    with recording(create_graph):
-        propagate(roots, create_graph, create_graph if retain_graph is None else retain_graph,
-                   {x._node for x in ins if x._node is not None}, results.__setitem__)  # fmt: skip
+    roots = [_start("grad", o, w, create_graph) for o, w in zip(outs, weights, strict=True)]
+    taken = {id(g._data if create_graph else g) for _, g in roots}
+    keep = create_graph if retain_graph is None else retain_graph
     found: list[Tensor | None] = []
-    for i, x in enumerate(ins):
-        assert x._node is not None
-        g = results.get(x._node)
-        if g is None and not allow_unused:
-            raise ValueError(
-                f"grad: the outputs do not depend on input {i}; give allow_unused=True to get None"
-            )
-        found.append(g if g is None or isinstance(g, Tensor) else wrap(g))
-    return tuple(found) if many else found[0]
+    with recording(create_graph):
+        propagate(roots, create_graph, keep, set(nodes), results.__setitem__)
+        for i, node in enumerate(nodes):
+            if node not in results and not allow_unused:
+                raise ValueError(
+                    f"grad: the outputs do not depend on input {i}; give allow_unused=True to get None"
+                )
+            found.append(_own(results[node], taken) if node in results else None)
+    return found[0] if isinstance(inputs, Tensor) else tuple(found)

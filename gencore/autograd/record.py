@@ -18,24 +18,24 @@ from gencore.autograd.tape import (
     Output,
     Rule,
     Watch,
+    absent,
     edits_of,
     fingerprint,
+    like,
     mode,
+    next_order,
 )
 from gencore.autograd.tensors import Tensor, wrap
 
 __all__ = ["defvjp", "nondiff", "primitive"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _without_history(data: Any, watch: Watch | None) -> Any:
-    """Results as Tensors; what is neither array nor NumPy number (a shape, a bool) stays what it is."""
-    if isinstance(data, tuple):
-        return tuple(_without_history(d, None) for d in data)
-    if isinstance(data, np.generic):
-        data = np.asarray(data)
-    return wrap(data, None, watch) if hasattr(data, "dtype") else data
+NO_OPTIONS: dict[str, Any] = {}
+ARGUMENTS = ~(TRACED | ANSWER)
+_new: Callable[[type[Node]], Node] = object.__new__
+_new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
+ndarray = np.ndarray
+Marks = list[tuple[Watch, int]]
 
 
 def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -43,7 +43,9 @@ def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     raws: list[Any] = []
     parents: list[AnyNode | None] = []
     reads = 0
-    for a, use in zip(args, op.uses, strict=False):
+    while len(op.uses) < len(args):
+        op.uses += op.uses[-1:] * len(args)
+    for a, use in zip(args, op.uses):  # noqa: B905 (`strict` costs; more uses than arguments)
         if isinstance(a, Tensor):
             raws.append(a._data)
             parent = a._node
@@ -53,47 +55,103 @@ def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         else:
             raws.append(a)
             parents.append(None)
-    data = op.fun(*raws, **kwargs)
+    data = op.fun(*raws, **kwargs) if kwargs else op.fun(*raws)
     watch = args[0]._watch if op.view and isinstance(args[0], Tensor) else None
     if not reads or not mode.enabled or op.differentiable is False:
         return _without_history(data, watch)
-    if reads == TRACED:
-        node = Node(op, parents, parents, kwargs)
+    node = _new(Node)  # here and below set up without a constructor, which would cost as much as the rest
+    node.op, node.parents, node.kwargs, node.order = op, parents, kwargs, next_order()
+    marks: Any = ()
+    if not reads & ARGUMENTS and None not in parents and not kwargs:
+        node.args = parents
     else:
-        node = Node(op, parents, raws, kwargs)
-        _keep(node, args, reads)
-    if isinstance(data, tuple):
-        results = tuple(wrap(d, Output(node, i, d)) for i, d in enumerate(data))
-        node.shape, node.dtype = tuple(d.shape for d in data), tuple(d.dtype for d in data)
-        if reads & ANSWER:
-            node.ans = data
-            node.marks.extend((r._watch, 0) for r in results)
-        return results
-    if isinstance(data, np.generic):
-        data = np.asarray(data)
+        node.args, marks = _keep(args, raws, parents, reads)
+        for option in kwargs.values():
+            _watch_arrays(option, marks)
+    if type(data) is not ndarray:
+        if isinstance(data, tuple):
+            return _several(node, data, reads, marks)
+        data = _array(op, data)
     node.shape, node.dtype = data.shape, data.dtype
-    result = wrap(data, node, watch)
+    if watch is None:
+        watch = [0]
     if reads & ANSWER:
         node.ans = data
-        watch = result._watch
-        node.marks.append((watch, watch[0]))
+        node.marks = (*marks, (watch, watch[0] if len(watch) == 1 else edits_of(watch)))
+    else:
+        node.ans = None
+        node.marks = marks
+    result = _new_tensor(Tensor)
+    result._data, result._node, result._watch = data, node, watch
     return result
 
 
-def _keep(node: Node, args: tuple[Any, ...], reads: int) -> None:
+def _without_history(data: Any, watch: Watch | None) -> Any:
+    """Results as Tensors; what is neither array nor NumPy number (a shape, a bool) stays what it is."""
+    if isinstance(data, tuple):
+        return like(data, [_without_history(d, None) for d in data])
+    if isinstance(data, np.generic):
+        data = np.asarray(data)
+    return wrap(data, None, watch) if hasattr(data, "dtype") else data
+
+
+def _array(op: Op, data: Any) -> Any:
+    if isinstance(data, np.generic):
+        return np.asarray(data)
+    if not hasattr(data, "dtype"):
+        raise TypeError(
+            f"{op.name}: expected the result to be an array or a tuple of arrays, received {type(data).__name__}"
+        )
+    return data
+
+
+def _several(node: Node, data: tuple[Any, ...], reads: int, marks: Marks) -> tuple[Any, ...]:
+    arrays = [_array(node.op, d) for d in data]
+    results = [wrap(d, Output(node, i, d)) for i, d in enumerate(arrays)]
+    node.shape, node.dtype = tuple(d.shape for d in arrays), tuple(d.dtype for d in arrays)
+    node.ans, node.marks = None, marks
+    if reads & ANSWER:
+        node.ans = like(data, arrays)
+        node.marks = [*marks, *((r._watch, 0) for r in results)]
+    return like(data, results)
+
+
+def _keep(
+    args: tuple[Any, ...], raws: list[Any], parents: list[AnyNode | None], reads: int
+) -> tuple[list[Any], Marks]:
     """Let go of the arguments that no rule will read, and watch the memory of the others."""
-    raws, marks = node.args, node.marks
-    assert raws is not None
-    bit = 2
-    for i, a in enumerate(args):
-        if not reads & bit:
-            raws[i] = node.parents[i]
-        elif isinstance(a, Tensor):
-            watch = a._watch
-            marks.append((watch, watch[0] if len(watch) == 1 else edits_of(watch)))
-        elif isinstance(a, np.ndarray):
-            marks.append(([0, a, fingerprint(a)], 0))
-        bit <<= 1
+    kept: list[Any] = []
+    marks: Marks = []
+    reads >>= 2
+    for a, raw, parent in zip(args, raws, parents):  # noqa: B905 (as long as each other)
+        if reads & 1:
+            kept.append(raw)
+            if a is raw:  # a number, or an array of the user's
+                if type(a) is not float:
+                    _watch_arrays(a, marks)
+            else:
+                watch = a._watch
+                marks.append((watch, watch[0] if len(watch) == 1 else edits_of(watch)))
+        else:
+            kept.append(absent(raw) if parent is None else parent)
+        reads >>= 1
+    return kept, marks
+
+
+def _watch_arrays(value: Any, marks: Marks) -> None:
+    if isinstance(value, ndarray):
+        marks.append(([0, value, fingerprint(value)], 0))
+    elif isinstance(value, tuple):  # an index
+        for part in value:
+            _watch_arrays(part, marks)
+
+
+def method(function: Callable[..., Any], arguments: int) -> Callable[..., Any]:
+    """Make a method of Tensors of a primitive; with one or two arguments it saves the search for Tensors."""
+    op = _op_of(function)
+    if arguments == 1:
+        return wraps(function)(lambda self: record(op, (self,), NO_OPTIONS))
+    return wraps(function)(lambda self, other: record(op, (self, other), NO_OPTIONS))
 
 
 def primitive(fun: Function, *, view: bool = False) -> Function:
@@ -150,11 +208,11 @@ def _positional(
     if op.signature is None:
         op.signature = inspect.signature(op.fun)
     bound = op.signature.bind(*args, **kwargs)
-    for name, parameter in op.signature.parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and isinstance(bound.arguments.get(name), Tensor):
+    bound.apply_defaults()  # now all that may be positional are; those that may not stay as they were given
+    given = {name: value for name, value in bound.kwargs.items() if name in kwargs}
+    for name, value in given.items():
+        if isinstance(value, Tensor):
             raise TypeError(f"{op.name}: expected {name} to be an array or a number, received a Tensor")
-    given = dict(bound.kwargs)  # keyword-only ones, as they were given
-    bound.apply_defaults()
     return bound.args, given
 
 

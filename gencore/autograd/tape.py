@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Rule = Callable[..., Any]
 
-_next_order = itertools.count(1).__next__
+_new = object.__new__
+next_order = itertools.count(1).__next__
 
 
 class _Mode(threading.local):
@@ -73,6 +74,14 @@ def fingerprint(array: Any) -> int:
     return _core.fingerprint(array) if isinstance(array, np.ndarray) else 0
 
 
+def hand_out(watch: Watch, array: Any) -> None:
+    """Watch the bytes from now on: of all the memory that views share, not of this view alone."""
+    if len(watch) == 1:
+        while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
+            array = array.base
+        watch += [array, fingerprint(array)]
+
+
 def edits_of(watch: Watch) -> int:
     """How often watched memory has been edited."""
     if len(watch) > 1:
@@ -90,7 +99,8 @@ class Leaf:
     """Where a gradient is collected: the node of a Tensor that was made with ``requires_grad=True``."""
 
     __slots__ = ("dtype", "grad", "shape")
-    order = 0
+    order = 0.0
+    parents: Sequence[AnyNode] = ()
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, dtype
@@ -98,62 +108,78 @@ class Leaf:
 
 
 class Node:
-    """One recorded call. Stands in for the arguments that no rule reads: it knows their shape and dtype."""
+    """One recorded call; `record` makes them. Stands in for its result where no rule reads that."""
 
     __slots__ = ("ans", "args", "dtype", "kwargs", "marks", "op", "order", "parents", "shape")
-    args: list[Any] | None  # arrays where a rule reads them, else the parent's node; None once freed
-    marks: list[tuple[Watch, int]]  # kept memory, and how often it had been edited by then
+    op: Op
+    order: int  # of calls: a result is always later than what it was made of
+    parents: list[AnyNode | None]  # of each argument
+    args: list[Any] | None  # arrays that a rule reads, else what knows their shape and dtype; None once freed
+    kwargs: dict[str, Any]
+    ans: Any
+    marks: Sequence[tuple[Watch, int]]  # kept memory, and how often it had been edited by then
+    shape: Any  # a tuple of them, and of dtypes, for an op with several results
+    dtype: Any
 
-    def __init__(
-        self, op: Op, parents: list[AnyNode | None], args: list[Any], kwargs: dict[str, Any]
-    ) -> None:
-        self.op, self.parents, self.args, self.kwargs = op, parents, args, kwargs
-        self.order = _next_order()
-        self.ans: Any = None
-        self.marks = []
-        self.shape: Any  # a tuple of them, and of dtypes, for an op with several results
-        self.dtype: Any
+    def freed(self) -> RuntimeError:
+        """Say that what this node kept is gone."""
+        return RuntimeError(
+            f"backward: what {self.op.name} kept for its gradient was freed by an earlier backward pass; "
+            "give that one retain_graph=True"
+        )
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes of the result."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements of the result."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def check(self) -> None:
-        """Refuse to differentiate what is gone or was edited since."""
-        if self.args is None:
-            raise RuntimeError(
-                f"backward: what {self.op.name} kept for its gradient was freed by an earlier backward pass; "
-                "give that one retain_graph=True"
-            )
-        for watch, edits in self.marks:
-            if edits_of(watch) != edits:
-                raise RuntimeError(
-                    f"backward: an array that {self.op.name} kept for its gradient was edited in place since; "
-                    "edit a copy, or edit after backward"
-                )
+    def edited(self) -> RuntimeError:
+        """Say that what this node kept is no longer what it was."""
+        return RuntimeError(
+            f"backward: an array that {self.op.name} kept for its gradient was edited in place since; "
+            "edit a copy, or edit after backward"
+        )
 
 
 class Output:
-    """One of several results of a recorded call."""
+    """One of several results of a recorded call; the same one, however often it is made."""
 
-    __slots__ = ("dtype", "index", "node", "order", "shape")
+    __slots__ = ("dtype", "index", "node", "order", "parents", "shape")
 
     def __init__(self, node: Node, index: int, data: Any) -> None:
-        self.node, self.index, self.order = node, index, _next_order()
+        self.node, self.index, self.order, self.parents = node, index, node.order + 0.5, (node,)
         self.shape, self.dtype = data.shape, data.dtype
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Output) and self.node is other.node and self.index == other.index
+
+    def __hash__(self) -> int:
+        return hash((id(self.node), self.index))
+
+
+class Absent:
+    """What is known of an argument without history that no rule reads."""
+
+    __slots__ = ("dtype", "shape")
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def absent(argument: Any) -> Any:
+    """What stands in for an argument that is not kept; what is no array is kept."""
+    if not hasattr(argument, "dtype"):
+        return argument
+    found = _new(Absent)
+    found.shape, found.dtype = argument.shape, argument.dtype
+    return found
+
+
+def like(data: tuple[Any, ...], results: list[Any]) -> tuple[Any, ...]:
+    """Keep the names of a named tuple."""
+    made: tuple[Any, ...] = getattr(type(data), "_make", tuple)(results)
+    return made
 
 
 AnyNode = Leaf | Node | Output
 
-TRACED = 1 << 62  # an argument of an op that has a history
-ANSWER = 1  # a rule reads the result; bit i + 1: argument i
-_MOST = 60  # arguments that rules may tell apart
+# What rules read, as bits; bit i + 2 is argument i.
+TRACED = 1  # an argument has a history
+ANSWER = 2  # a rule reads the result
 
 
 class Op:
@@ -166,9 +192,8 @@ class Op:
         self.name: str = getattr(fun, "__name__", repr(fun)).strip("_")
         self.rules: tuple[Rule | None, ...] = ()
         self.joint: Rule | None = None
-        self.uses: tuple[int, ...] = (
-            TRACED,
-        ) * _MOST  # for each argument with a history, what its rule reads
+        # For each argument, what its rule reads; the last entry stands for all that follow.
+        self.uses: tuple[int, ...] = (TRACED,)
         self.differentiable: bool | None = None
         self.signature: inspect.Signature | None = None
 
@@ -176,21 +201,17 @@ class Op:
         """Take the rules, and find out what they read."""
         self.rules, self.joint, self.differentiable = rules, joint, True
         if joint is not None:
-            self.uses = (TRACED | _reads(joint, 2),) * _MOST
+            self.uses = (TRACED | _reads(joint, 2),)
         else:
-            own = tuple(TRACED | (0 if rule is None else _reads(rule, 1)) for rule in rules)
-            self.uses = own + (TRACED,) * (_MOST - len(own))
+            self.uses = (*(TRACED | (0 if rule is None else _reads(rule, 1)) for rule in rules), TRACED)
 
-    def rule(self, argument: int) -> Rule:
-        """Rule for one argument."""
-        rule = self.rules[argument] if argument < len(self.rules) else None
-        if rule is not None:
-            return rule
+    def missing(self, argument: int) -> TypeError:
+        """Say that an argument has no rule."""
         if self.differentiable is False:
-            raise TypeError(
+            return TypeError(
                 f"{self.name}: has no gradient (it is declared nondiff); detach() its argument to go on"
             )
-        raise TypeError(
+        return TypeError(
             f"{self.name}: has no gradient rule for argument {argument}; declare it with gc.defvjp, or gc.nondiff"
         )
 
@@ -201,7 +222,7 @@ def _reads(rule: Rule, skip: int) -> int:
     for parameter in list(inspect.signature(rule).parameters.values())[skip:]:
         named = not parameter.name.startswith("_")
         if parameter.kind is parameter.VAR_POSITIONAL:
-            return reads | (((1 << _MOST) - bit) if named else 0)
+            return reads | (-bit if named else 0)  # this bit and all above it
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             break
         reads |= bit if named else 0

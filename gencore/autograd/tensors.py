@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gencore.autograd._operators import Operators
-from gencore.autograd.tape import AnyNode, Leaf, Node, Output, Watch, fingerprint, mode
+from gencore.autograd.tape import AnyNode, Leaf, Node, Output, Watch, hand_out, mode
 
 __all__ = ["Tensor", "tensor"]
 
@@ -72,8 +72,7 @@ class Tensor(Operators):
     @property
     def data(self) -> Any:
         """The array itself, no copy. Editing it where a recorded call still needs it makes backward raise."""
-        if len(self._watch) == 1:
-            self._watch += [self._data, fingerprint(self._data)]
+        hand_out(self._watch, self._data)
         return self._data
 
     def numpy(self) -> NDArray[Any]:
@@ -202,7 +201,8 @@ class Tensor(Operators):
         return np.array(self.numpy(), dtype, copy=copy)
 
     def __repr__(self) -> str:
-        text = np.array2string(self._data, separator=", ", prefix="tensor(")
+        data = self._data if isinstance(self._data, np.ndarray) else self._data.get()
+        text = np.array2string(data, separator=", ", prefix="tensor(")
         dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
         history = (
             ""
@@ -235,10 +235,14 @@ def wrap(data: Any, node: AnyNode | None = None, watch: Watch | None = None) -> 
     return t
 
 
+def plain(x: Any) -> Any:
+    """The array of a Tensor; anything else as it is."""
+    return x._data if isinstance(x, Tensor) else x
+
+
 def array_index(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(i._data if isinstance(i, Tensor) else i for i in index)
-    return index._data if isinstance(index, Tensor) else index
+    """An index with arrays in place of Tensors."""
+    return tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)
 
 
 def tensor(x: Any, requires_grad: bool = False, *, dtype: DTypeLike | None = None) -> Tensor:

@@ -1,11 +1,35 @@
-"""Dense linear algebra with fused epilogues."""
+"""Dense linear algebra with fused epilogues, its gradients, and the losses of a net's last layer."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore.autograd import defvjp, primitive
+from gencore.kernels._contiguous import contiguous
+from gencore.kernels._dense_loss import (
+    bernoulli_log_prob,
+    bernoulli_log_prob_vjp,
+    binary_cross_entropy_with_logits,
+    log_sum_exp,
+    log_sum_exp_vjp,
+    softmax_cross_entropy,
+    softmax_cross_entropy_vjp,
+)
+
+__all__ = [
+    "bernoulli_log_prob",
+    "bernoulli_log_prob_vjp",
+    "binary_cross_entropy_with_logits",
+    "linear",
+    "linear_vjp",
+    "log_sum_exp",
+    "log_sum_exp_vjp",
+    "matmul",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_vjp",
+]
 
 Float32Array = NDArray[np.float32]
 Activation = Literal["identity", "logistic", "tanh", "relu", "softplus"]
@@ -40,7 +64,8 @@ def matmul(
         Applied to each element while it is in the cache. ``logistic(x) = 1 / (1 + exp(-x))``,
         ``softplus(x) = log(1 + exp(x))``.
     out : (m, n) float32, optional
-        Where to write. Must not share memory with ``a``, ``b`` or ``bias``.
+        Where to write. Must not share memory with ``a``, ``b`` or ``bias``. For arrays only: what a Tensor remembers
+        is not written over.
 
     Returns
     -------
@@ -60,6 +85,9 @@ def matmul(
     before the activation is at most ``k eps / 2 sum_p |a[i, p] b[p, j]|`` to first order, plus the rounding of the
     bias. NaN and inf propagate. ``k = 0`` gives ``activation(bias)``.
 
+    Gradient, to any order and in any orientation: products of dz = g activation' with the other factor, where the slope
+    of the activation comes from its value, and for the bias the sum of dz over its rows.
+
     Extra memory: a panel of at most 48 KB on the stack of each thread. Below AVX-512, a copy of ``a`` where
     ``transpose_a`` reads columns that lie a multiple of 1 KB apart.
 
@@ -70,16 +98,309 @@ def matmul(
     array([[ 5.,  0.],
            [11.,  5.]], dtype=float32)
     """
-    code = _ACTIVATIONS.get(activation)
-    if code is None:
-        names = ", ".join(_ACTIVATIONS)
-        raise ValueError(f"dense.matmul: expected activation to be one of {names}, received {activation!r}")
+    code = activation_code("dense.matmul", activation)
     if out is None:
-        try:
-            out = np.empty((a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
-        except (AttributeError, IndexError, TypeError):
-            out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
+        return _matmul(a, b, bias, transpose_a=transpose_a, transpose_b=transpose_b, activation=activation)
     _core.dense_matmul(
         a=a, b=b, bias=bias, out=out, transpose_a=transpose_a, transpose_b=transpose_b, activation=code
     )
     return out
+
+
+@primitive
+def _matmul(
+    a: Float32Array,
+    b: Float32Array,
+    bias: Float32Array | None,
+    *,
+    transpose_a: bool,
+    transpose_b: bool,
+    activation: Activation,
+) -> Float32Array:
+    try:
+        out = np.empty((a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
+    except (AttributeError, IndexError, TypeError):
+        out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
+    _core.dense_matmul(
+        a=a, b=b, bias=bias, out=out, transpose_a=transpose_a, transpose_b=transpose_b,
+        activation=_ACTIVATIONS[activation],
+    )  # fmt: skip
+    return out
+
+
+@primitive
+def linear(
+    x: Float32Array, w: Float32Array, bias: Float32Array | None = None, *, activation: Activation = "identity"
+) -> Float32Array:
+    """One layer of a net: ``activation(x w + bias)``.
+
+    Parameters
+    ----------
+    x : (..., k) float32
+        Rows of inputs, with any leading axes.
+    w : (k, n) float32
+        Weights: a column for each output.
+    bias : (n,) float32, optional
+        Added to every row.
+    activation : {"identity", "logistic", "tanh", "relu", "softplus"}
+        As in `matmul`.
+
+    Returns
+    -------
+    (..., n) float32
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shape, dtype or memory order, an unknown activation.
+
+    Notes
+    -----
+    The bits are those of `matmul` on all rows at once. Gradient: `linear_vjp`, to any order.
+
+    Examples
+    --------
+    >>> linear(np.array([[[1, 2]]], np.float32), np.array([[1], [1]], np.float32), np.array([-4], np.float32))
+    array([[[-1.]]], dtype=float32)
+    """
+    activation_code("dense.linear", activation)
+    rows, leading = _as_rows("dense.linear", "x", x)
+    try:
+        out = matmul(rows, w, bias, activation=activation)
+    except (TypeError, ValueError) as error:
+        raise type(error)(_in_words_of_linear(str(error))) from None
+    return out if leading is None else out.reshape(*leading, out.shape[1])
+
+
+def linear_vjp(
+    grad: Float32Array,
+    x: Float32Array | None,
+    w: Float32Array | None,
+    y: Float32Array | None,
+    *,
+    activation: Activation = "identity",
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Float32Array | None, Float32Array | None, Float32Array | None]:
+    """Gradients of `linear` with respect to ``x``, ``w`` and ``bias``.
+
+    With ``dz = grad activation'``: ``grad_x = dz w'``, ``grad_w = x' dz`` and ``grad_bias``, the sum of dz over its
+    rows. The slope of the activation comes from its value: ``y (1 - y)``, ``(1 - y) (1 + y)``, ``y > 0``,
+    ``1 - exp(-y)``.
+
+    Parameters
+    ----------
+    grad : (..., n) float32
+        Gradient with respect to the layer's output.
+    x : (..., k) float32, or None where ``grad_w`` is not needed
+        The layer's input.
+    w : (k, n) float32, or None where ``grad_x`` is not needed
+        Its weights.
+    y : (..., n) float32, or None for the identity
+        Its output.
+    activation : str
+        As in `linear`.
+    needs : three bools
+        Which of the three to compute.
+
+    Returns
+    -------
+    grad_x : (..., k) float32, or None
+    grad_w : (k, n) float32, or None
+    grad_bias : (n,) float32, or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shape, dtype or memory order, an unknown activation, an input left out that is needed.
+
+    Notes
+    -----
+    The products are chains as `matmul`'s. A bias' sum goes in float32 over stretches of 32 rows, whose sums are added
+    in float64: 33 roundings at most, however long the batch. The same bits for any number of threads. Where ``y`` is
+    NaN, relu passes grad on.
+
+    Extra memory: dz unless the activation is the identity; for the bias, n floats for each 32 rows.
+    """
+    activation_code("dense.linear_vjp", activation)
+    found = iter(_linear_vjp(grad, x, w, y, activation=activation, wanted=needs) if any(needs) else ())
+    grad_x, grad_w, grad_bias = (next(found) if needed else None for needed in needs)
+    return grad_x, grad_w, grad_bias
+
+
+@primitive
+def _linear_vjp(
+    grad: Float32Array,
+    x: Float32Array | None,
+    w: Float32Array | None,
+    y: Float32Array | None,
+    *,
+    activation: Activation,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Float32Array, ...]:
+    """Those of the three gradients that are wanted."""
+    rows, leading_of_grad = _as_rows("dense.linear_vjp", "grad", grad)
+    inputs, leading = _as_rows("dense.linear_vjp", "x", x)
+    values, _ = _as_rows("dense.linear_vjp", "y", y)
+    if x is None:
+        leading = leading_of_grad
+    outs: list[Float32Array | None] = [None, None, None]
+    try:
+        (m, n), k = rows.shape, 0
+        if wanted[0] or wanted[1]:
+            k = w.shape[0] if inputs is None else inputs.shape[1]  # type: ignore[union-attr]
+        for i, shape in enumerate(((m, k), (k, n), (n,))):
+            outs[i] = np.empty(shape, _FLOAT32) if wanted[i] else None
+    except (AttributeError, IndexError, TypeError, ValueError):
+        pass  # not matrices: the compiled function says which and why
+    _core.dense_linear_vjp(
+        grad=rows, x=inputs, w=w, y=values, grad_x=outs[0], grad_w=outs[1], grad_bias=outs[2],
+        activation=_ACTIVATIONS[activation],
+    )  # fmt: skip
+    if outs[0] is not None and leading is not None:
+        outs[0] = outs[0].reshape(*leading, outs[0].shape[1])
+    return tuple(out for out in outs if out is not None)
+
+
+# --- gradients ----------------------------------------------------------------------------------------------
+
+
+def _times_slope(g: Any, y: Any, activation: str) -> Any:
+    """Multiply by the slope of the activation, which comes from its value y."""
+    match activation:
+        case "logistic":
+            return g * (y * (1 - y))
+        case "tanh":
+            return g * ((1 - y) * (1 + y))
+        case "relu":
+            return np.where(y <= 0, np.float32(0), g)
+        case "softplus":
+            return g * -np.expm1(-y)
+    return g
+
+
+def _times_slope_of_slope(g: Any, y: Any, activation: str) -> Any:
+    """Multiply by the slope of that slope in y; None where it is 0."""
+    match activation:
+        case "logistic":
+            return g * (1 - 2 * y)
+        case "tanh":
+            return g * (-2 * y)
+        case "softplus":
+            return g * np.exp(-y)
+    return None
+
+
+def _rows_of(x: Any) -> Any:
+    return x if x.ndim == 2 else np.reshape(x, (int(np.prod(x.shape[:-1])), x.shape[-1]))
+
+
+def _matmul_rule(
+    needs: tuple[bool, ...],
+    g: Any,
+    ans: Any,
+    a: Any,
+    b: Any,
+    _bias: Any,
+    *,
+    transpose_a: bool,
+    transpose_b: bool,
+    activation: Activation,
+) -> tuple[Any, Any, Any]:
+    dz = contiguous(_times_slope(g, ans, activation))
+    grad_a = grad_b = None
+    if needs[0] and transpose_a:
+        grad_a = matmul(b, dz, transpose_a=transpose_b, transpose_b=True)
+    elif needs[0]:
+        grad_a = matmul(dz, b, transpose_b=not transpose_b)
+    if needs[1] and transpose_b:
+        grad_b = matmul(dz, a, transpose_a=True, transpose_b=transpose_a)
+    elif needs[1]:
+        grad_b = matmul(a, dz, transpose_a=not transpose_a)
+    grad_bias = linear_vjp(dz, None, None, None, needs=(False, False, True))[2] if needs[2] else None
+    return grad_a, grad_b, grad_bias
+
+
+def _linear_rule(
+    needs: tuple[bool, ...], g: Any, ans: Any, x: Any, w: Any, _bias: Any = None, *, activation: Activation = "identity"
+) -> tuple[Any, ...]:  # fmt: skip
+    wanted = (needs[0], needs[1], len(needs) > 2 and needs[2])
+    y = None if activation == "identity" else ans
+    # As many as there are arguments: the bias may have been left out.
+    return linear_vjp(contiguous(g), x, w, y, activation=activation, needs=wanted)[: len(needs)]
+
+
+def _linear_vjp_rule(
+    needs: tuple[bool, ...],
+    g: tuple[Any, ...],
+    _ans: Any,
+    grad: Any,
+    x: Any,
+    w: Any,
+    y: Any,
+    *,
+    activation: Activation,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Any, Any, Any, Any]:
+    """Go back to dz, which is multiplied by w' and by x and is summed, and from dz = grad slope(y) to grad and y."""
+    found = iter(g)
+    of_x, of_w, of_bias = (next(found) if one else None for one in wanted)
+    of_x, of_w = (None if one is None else contiguous(one) for one in (of_x, of_w))
+    terms = []
+    if of_x is not None:
+        terms.append(linear(of_x, w))
+    if of_w is not None:
+        terms.append(linear(x, of_w))
+    if of_bias is not None:
+        terms.append(np.broadcast_to(of_bias, grad.shape))
+    of_dz = sum(terms[1:], terms[0])
+    grad_grad = grad_x = grad_w = grad_y = None
+    if needs[0]:
+        grad_grad = _times_slope(of_dz, y, activation)
+    if needs[3]:
+        grad_y = _times_slope_of_slope(of_dz * grad, y, activation)
+    if (needs[1] and of_w is not None) or (needs[2] and of_x is not None):
+        dz = contiguous(_rows_of(_times_slope(grad, y, activation)))
+        if needs[1] and of_w is not None:
+            grad_x = np.reshape(matmul(dz, of_w, transpose_b=True), x.shape)
+        if needs[2] and of_x is not None:
+            grad_w = matmul(_rows_of(of_x), dz, transpose_a=True)
+    return grad_grad, grad_x, grad_w, grad_y
+
+
+defvjp(_matmul, joint=_matmul_rule)
+defvjp(linear, joint=_linear_rule)
+defvjp(_linear_vjp, joint=_linear_vjp_rule)
+
+
+def activation_code(op: str, activation: str) -> int:
+    """Return the kernels' number for an activation; raises ValueError, in the name of `op`, where there is none."""
+    code = _ACTIVATIONS.get(activation)
+    if code is None:
+        names = ", ".join(_ACTIVATIONS)
+        raise ValueError(f"{op}: expected activation to be one of {names}, received {activation!r}")
+    return code
+
+
+def _as_rows(op: str, name: str, array: Any) -> tuple[Any, tuple[int, ...] | None]:
+    """(..., k) as (rows, k), sharing the memory, and the leading axes unless there is just one.
+
+    What the kernel would refuse is left for it to say.
+    """
+    if not isinstance(array, np.ndarray) or array.ndim == 2:
+        return array, None
+    if array.ndim == 0:
+        raise ValueError(f"{op}: expected {name} to have at least 1 dimension, received shape ()")
+    if not array.flags.c_contiguous:
+        raise TypeError(
+            f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
+            "received a strided array"
+        )
+    leading = array.shape[:-1]
+    return array.reshape(int(np.prod(leading)), array.shape[-1]), leading
+
+
+def _in_words_of_linear(message: str) -> str:
+    """What matmul says of its arguments, said of linear's."""
+    for there, here in (("matmul", "linear"), ("op(a)", "x"), ("op(b)", "w"), (" a ", " x "), (" b ", " w ")):
+        message = message.replace(there, here)
+    return message

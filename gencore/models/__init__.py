@@ -1,5 +1,6 @@
 """Models: compose kernels, hold parameters, learn, sample, save and load."""
 
 from gencore.models.rbm import RBM
+from gencore.models.vae import VAE
 
-__all__ = ["RBM"]
+__all__ = ["RBM", "VAE"]

@@ -1,8 +1,6 @@
 """Learning of a restricted Boltzmann machine: the loop of `RBM.fit`, and what a checkpoint keeps of it."""
 
-import time
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,16 +10,9 @@ from numpy.typing import NDArray
 
 from gencore.kernels import optim, sample
 from gencore.kernels import rbm as kernels
-from gencore.train import (
-    Callback,
-    Checkpoints,
-    DivergenceError,
-    History,
-    Progress,
-    Schedule,
-    as_schedule,
-    batches,
-)
+from gencore.train.history import History
+from gencore.train.loop import Loop, Position, checksum, schedule_json
+from gencore.train.schedules import Schedule
 
 if TYPE_CHECKING:
     from gencore.models.rbm import RBM
@@ -66,21 +57,15 @@ class Options:
             raise ValueError(f"RBM.fit: expected lr to be above 0, received {self.lr}")
 
     def to_json(self) -> dict[str, Any]:
-        """As a checkpoint keeps them. A schedule is a function: what it gives at three points stands for it."""
-        lr = [float(self.lr(x)) for x in (0.0, 0.5, 1.0)] if callable(self.lr) else self.lr
-        named = {**self.__dict__, "lr": lr}
+        """As a checkpoint keeps them."""
+        named = {**self.__dict__, "lr": schedule_json(self.lr)}
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in named.items()}
 
 
 @dataclass
-class State:
+class State(Position):
     """What an unfinished training needs to go on to the same bits, besides the model itself."""
 
-    epoch: int = 0
-    batch: int = 0  # the next one of the epoch
-    seconds: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)  # as recorded: a resumed call must have the same
-    history: History = field(default_factory=History)
     velocity: dict[str, Float32Array] = field(default_factory=dict)
     hidden_offset: Float32Array | None = None
 
@@ -90,11 +75,6 @@ class State:
         """The part that goes into a file as arrays."""
         named = {f"velocity.{name}": v for name, v in self.velocity.items()}
         return named if self.hidden_offset is None else named | {"offset_hidden": self.hidden_offset}
-
-    def to_json(self) -> dict[str, Any]:
-        """The rest."""
-        scalars = {name: getattr(self, name) for name in ("epoch", "batch", "seconds", "options")}
-        return scalars | {"history": self.history.records}
 
     @classmethod
     def from_file(cls, state: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> "State":
@@ -106,8 +86,10 @@ class State:
         )
 
 
-class Training:
+class Training(Loop):
     """One call of `RBM.fit`, which documents the arguments. Changes the model in place."""
+
+    shown = SHOWN
 
     def __init__(
         self,
@@ -120,61 +102,39 @@ class Training:
         checkpoint_every: int | None,
         resume: bool,
     ) -> None:
-        if len(data) == 0:
-            raise ValueError("RBM.fit: expected X to have at least 1 row, received 0")
-        if resume and checkpoint is None:
-            raise ValueError("RBM.fit: expected checkpoint to name the file to resume from, received None")
-        self.model, self.data, self.held_out, self.options = model, data, held_out, options
-        self.recorded = {
-            **options.to_json(),
-            "X": f"{len(data)} rows of checksum {zlib.crc32(data.data):08x}",
-        }
-        self.steps_per_epoch = -(-len(data) // options.batch_size)
-        self.checkpoints = Checkpoints(checkpoint, checkpoint_every, self.steps_per_epoch)
-        self.schedule = as_schedule(options.lr)
+        super().__init__(
+            "RBM.fit", len(data), epochs=options.epochs, batch_size=options.batch_size, lr=options.lr, seed=model.seed,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+        )  # fmt: skip
+        self._model, self.data, self.held_out, self.options = model, data, held_out, options
+        self.recorded = {**options.to_json(), "X": checksum(data)}
         self.buffers: dict[int, kernels.CdGradient] = {}
         if resume and self.checkpoints.path is not None and self.checkpoints.path.exists():
             self._resume(self.checkpoints.path)
         else:
             self._begin()
 
-    def run(self, callbacks: Sequence[Callback], progress: bool) -> History:
-        """Train to the end, or until a callback says so."""
-        state, total = self.state, self.options.epochs * self.steps_per_epoch
-        start = time.perf_counter() - state.seconds
-        with Progress("RBM", total=total, done=self._done(), enabled=progress) as bar:
-            while state.epoch < self.options.epochs:
-                order = batches(
-                    len(self.data),
-                    self.options.batch_size,
-                    seed=self.model.seed,
-                    epoch=self.model.steps - state.batch,
-                )
-                while state.batch < self.steps_per_epoch:
-                    lr = self.schedule(self._done() / total)
-                    self._update(self.data[order[state.batch]], lr)
-                    state.batch += 1
-                    state.seconds = time.perf_counter() - start
-                    bar.step()
-                    if state.batch < self.steps_per_epoch:
-                        self._save_if_due()
-                state.epoch, state.batch = state.epoch + 1, 0
-                record = self._record(lr)
-                self._save_if_due()
-                bar.show(record, SHOWN)
-                if any([callback(self.model, record) for callback in callbacks]):  # noqa: C419 (call every one)
-                    break
-        if self.checkpoints.path is not None and not self.checkpoints.due(self._done()):
-            self.model.save(self.checkpoints.path)
-        return state.history
+    @property
+    def model(self) -> "RBM":
+        """The machine that learns."""
+        return self._model
 
     @property
-    def state(self) -> State:
+    def position(self) -> State:
         """What the model keeps of this training."""
-        return self.model._training
+        return self._model._training
 
-    def _done(self) -> int:
-        return self.state.epoch * self.steps_per_epoch + self.state.batch
+    def steps(self) -> int:
+        """Updates that the machine has seen."""
+        return self._model.steps
+
+    def parameters(self) -> Iterable[tuple[str, Float32Array]]:
+        """Weights and biases."""
+        return zip(PARAMETERS, self._model.parameters, strict=True)
+
+    def save(self, path: Path) -> None:
+        """Write the model, which holds the training's state."""
+        self._model.save(path)
 
     def _begin(self) -> None:
         """From the model's parameters as they are; a model without any history starts at the data's rates."""
@@ -201,20 +161,12 @@ class Training:
         stored = type(model).load(path)
         if (stored.n_visible, stored.n_hidden, stored.seed) != (model.n_visible, model.n_hidden, model.seed):
             raise ValueError(f"RBM.fit: expected {path} to hold a state of {model!r}, received {stored!r}")
-        before, now = stored._training.options, self.recorded
-        if not before:
-            raise ValueError(
-                f"RBM.fit: expected {path} to be a checkpoint of a training, received a model never trained"
-            )
-        changed = [f"{n} was {before[n]!r}, is {now.get(n)!r}" for n in before if before[n] != now.get(n)]
-        if changed:
-            raise ValueError(
-                f"RBM.fit: expected the arguments of the training in {path}, received others: {'; '.join(changed)}"
-            )
+        self.check_same(path, stored._training.options, self.recorded)
         vars(model).update(vars(stored))
 
-    def _update(self, batch: NDArray[Any], lr: float) -> None:
-        model, options, state = self.model, self.options, self.state
+    def update(self, rows: NDArray[np.int64], lr: float) -> None:
+        """One step of (persistent) contrastive divergence."""
+        model, options, state, batch = self.model, self.options, self.position, self.data[rows]
         persistent = options.algorithm == "pcd"
         try:
             gradient = kernels.cd_gradient(
@@ -224,7 +176,7 @@ class Training:
                 out=self.buffers.get(len(batch)),
             )  # fmt: skip
         except ValueError:
-            self._check_finite()
+            self.check_finite()
             raise
         self.buffers[len(batch)] = gradient
         if persistent:
@@ -239,34 +191,9 @@ class Training:
         model.steps += 1
         model.chain_step += options.k
 
-    def _check_finite(self) -> None:
-        for name, parameter in zip(PARAMETERS, self.model.parameters, strict=True):
-            wrong = parameter[~np.isfinite(parameter)]
-            if len(wrong):
-                raise self._divergence(name, wrong[0])
-
-    def _divergence(self, name: str, value: float) -> DivergenceError:
-        epoch = -(-self._done() // self.steps_per_epoch)
-        return DivergenceError(
-            f"RBM.fit: {name} became {value} at update {self.model.steps} (epoch {epoch}): "
-            f"use a smaller learning rate; {self.checkpoints.advice()}"
-        )
-
-    def _save_if_due(self) -> None:
-        if self.checkpoints.path is not None and self.checkpoints.due(self._done()):
-            self._check_finite()
-            self.model.save(self.checkpoints.path)
-
-    def _record(self, lr: float) -> dict[str, float]:
-        """Take down what an epoch has brought; draws nothing, so that watching changes nothing."""
-        model, state = self.model, self.state
-        self._check_finite()
-        record = {
-            "epoch": state.epoch,
-            "step": model.steps,
-            "seconds": round(state.seconds, 3),
-            "lr": float(lr),
-        }
+    def measure(self) -> dict[str, float]:
+        """Pseudo-log-likelihoods and the reconstruction error."""
+        model, record = self.model, {}
         rows = self._monitored(self.data)
         if rows.dtype == np.uint8:
             record["pseudo_log_likelihood"] = float(model.pseudo_log_likelihood(rows).mean())
@@ -274,10 +201,6 @@ class Training:
             held_out = model.pseudo_log_likelihood(self._monitored(self.held_out))
             record["validation_pseudo_log_likelihood"] = float(held_out.mean())
         record["reconstruction_error"] = float(np.mean(np.square(rows - model.reconstruct(rows))))
-        for name, value in record.items():
-            if not np.isfinite(value):  # finite parameters, too large to compute with
-                raise self._divergence(name, value)
-        state.history.records.append(record)
         return record
 
     def _monitored(self, data: NDArray[Any]) -> NDArray[Any]:

@@ -11,7 +11,9 @@ import numpy as np
 from gencore import _core
 
 Size = dict[str, Any]  # numbers, and switches that pick a variant: {"n": 3, "n_visible": 5, "clamp": True}
-Arguments = dict[str, Any]  # keyword arguments of the compiled function, outputs left out
+# Keyword arguments of the compiled function, outputs left out. Arrays, numbers, and lists of arrays, whose elements are
+# called "name[0]", "name[1]", ... wherever results are.
+Arguments = dict[str, Any]
 Shapes = dict[str, tuple[tuple[int, ...], Any]]  # name -> shape, dtype
 Arrays = dict[str, np.ndarray]
 
@@ -70,11 +72,18 @@ class Case:
     def run(self, arguments: Arguments, shapes: Shapes) -> Arrays:
         """Calls the op on outputs that hold rubbish; checks that nothing around them is written."""
         outputs = {name: Guarded(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        changed = {name: arguments[name].copy() for name in self.in_place if arguments.get(name) is not None}
+        given = {name: arguments[name] for name in self.in_place if arguments.get(name) is not None}
+        copies = {name: Guarded.copy_of(array) for name, array in arrays_in(given).items()}
+        changed = {
+            name: [copies[f"{name}[{k}]"].array for k in range(len(value))]
+            if isinstance(value, list)
+            else copies[name].array
+            for name, value in given.items()
+        }
         self.function(**{**arguments, **changed}, **{name: g.array for name, g in outputs.items()})
-        for name, guarded in outputs.items():
+        for name, guarded in (outputs | copies).items():
             guarded.check(f"{self.name}: {name}")
-        return {**{name: g.array for name, g in outputs.items()}, **changed}
+        return {name: guarded.array for name, guarded in (outputs | copies).items()}
 
     def run_size(self, size: Size) -> Arrays:
         return self.run(self.good_inputs(size), self.outputs(size))
@@ -107,9 +116,26 @@ class Guarded:
         self.inside = slice(begin, begin + n_bytes)
         self.array = self.memory[self.inside].view(dtype).reshape(shape)
 
+    @classmethod
+    def copy_of(cls, array: np.ndarray) -> "Guarded":
+        guarded = cls(array.shape, array.dtype)
+        guarded.array[...] = array
+        return guarded
+
     def check(self, what: str) -> None:
         outside = np.delete(self.memory, self.inside)
         assert np.all(outside == self.SENTINEL), f"{what}: memory around it was written"
+
+
+def arrays_in(arguments: Arguments) -> Arrays:
+    """Every array by its name, those in lists included."""
+    found = {}
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, list):
+            found |= {f"{name}[{k}]": array for k, array in enumerate(value)}
+    return found
 
 
 def nan_at(argument: str, value: float = np.nan) -> Callable[[Arguments], np.ndarray]:

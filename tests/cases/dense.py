@@ -62,9 +62,13 @@ BOTH = (False, True)
 ROWS = ((5, 7), (20, 33), (70, 40), (1100, 259))  # n, k
 
 
+def part_of(a, output, name):
+    """An input in the memory of an output."""
+    return a[output].reshape(-1)[-a[name].size :].reshape(a[name].shape)
+
+
 def part_of_out(a, name):
-    """An input in the memory of the output."""
-    return a["out"].reshape(-1)[-a[name].size :].reshape(a[name].shape)
+    return part_of(a, "out", name)
 
 
 MATMUL = Case(
@@ -104,4 +108,107 @@ MATMUL = Case(
     ),
 )  # fmt: skip
 
-CASES = (MATMUL,)
+
+# --- gradients of a layer -----------------------------------------------------------------------------------
+
+SLOPE = {  # of the activation, in terms of its value y
+    "identity": lambda y: np.ones_like(y),
+    "logistic": lambda y: y * (1 - y),
+    "tanh": lambda y: (1 - y) * (1 + y),
+    "relu": lambda y: (y > 0).astype(float),
+    "softplus": lambda y: -np.expm1(-y),
+}
+
+
+def layer(m, columns, k, activation="identity", without=(), n=1):
+    """`n` is 1: the batch is summed over."""
+    return {"n": n, "m": m, "columns": columns, "k": k, "activation": activation, "without": without}
+
+
+def linear_vjp_inputs(rng, size):
+    m, n, k = size["m"], size["columns"], size["k"]
+    field = rng.normal(0, 3, (m, n))
+    arrays = {
+        "grad": rng.normal(0, 1, (m, n)),
+        "x": rng.normal(0, 1, (m, k)),
+        "w": rng.normal(0, 1, (k, n)),
+        "y": TRUTH[size["activation"]](field),
+    }
+    arrays = {name: a.astype(np.float32) for name, a in arrays.items() if name not in size["without"]}
+    return arrays | {"activation": ACTIVATIONS.index(size["activation"])}
+
+
+def linear_vjp_outputs(size):
+    m, n, k = size["m"], size["columns"], size["k"]
+    shapes = {"grad_x": ((m, k), np.float32), "grad_w": ((k, n), np.float32), "grad_bias": ((n,), np.float32)}
+    return {name: shape for name, shape in shapes.items() if name not in size["without"]}
+
+
+def linear_vjp_reference(a, size):
+    """dz = grad slope(y) in 4 roundings at most: 3 of the slope (1.4 ulp where it is softplus's), 1 of the product.
+
+    Its relative error reaches the products whole; they stray by `product_error` besides. A sum of n rows has
+    min(n, 32) roundings, and one at the end.
+    """
+    grad = a["grad"].astype(np.float64)
+    dz = grad * SLOPE[size["activation"]](a["y"].astype(np.float64)) if "y" in a else grad
+    error = (0 if size["activation"] in ("identity", "relu") else 4 * U) * np.abs(dz)
+    expected = {}
+    if "grad_x" not in size["without"]:
+        w = a["w"].astype(np.float64)
+        expected["grad_x"] = Expected(dz @ w.T, product_error(dz, w.T) + error @ np.abs(w.T))
+    if "grad_w" not in size["without"]:
+        x = a["x"].astype(np.float64)
+        expected["grad_w"] = Expected(x.T @ dz, product_error(x.T, dz) + np.abs(x.T) @ error)
+    if "grad_bias" not in size["without"]:
+        magnitude = (np.abs(dz) + error).sum(0)
+        bound = error.sum(0) + (min(len(dz), 32) + 1) * U * magnitude
+        expected["grad_bias"] = Expected(dz.sum(0), bound)
+    return expected
+
+
+def linear_vjp_public(a, s):
+    needs = tuple(name not in s["without"] for name in ("grad_x", "grad_w", "grad_bias"))
+    arrays = [a.get(name) for name in ("grad", "x", "w", "y")]
+    grads = kernels.linear_vjp(*arrays, activation=s["activation"], needs=needs)
+    assert tuple(g is not None for g in grads) == needs
+    return {n: g for n, g in zip(("grad_x", "grad_w", "grad_bias"), grads, strict=True) if g is not None}
+
+
+LINEAR_VJP = Case(
+    name="dense.linear_vjp",
+    sizes=(
+        *(layer(13, 21, 9, name) for name in reversed(ACTIVATIONS)),
+        *(layer(m, n, k, "tanh") for m, n, k in ((1, 1, 1), (1, 5, 3), (5, 1, 3), (5, 3, 1), (4, 16, 8), (7, 17, 15))),
+        layer(0, 3, 2, "tanh"), layer(3, 0, 2, "tanh"), layer(3, 2, 0, "tanh"),
+        # What is left out, and the inputs that nothing then needs.
+        layer(6, 5, 4, "logistic", ("grad_x", "w")), layer(6, 5, 4, "logistic", ("grad_w", "x")),
+        layer(6, 5, 4, "relu", ("grad_bias",)), layer(6, 5, 4, "identity", ("y",)),
+        layer(6, 5, 4, "tanh", ("grad_x", "w", "grad_w", "x")),
+        layer(6, 5, 4, "identity", ("y", "grad_x", "w", "grad_w", "x")),
+        # Several stretches of rows, on threads and not; blocks of k.
+        layer(32, 7, 5, "softplus"), layer(65, 70, 40, "softplus"), layer(33, 8, 31, "softplus"),
+        layer(300, 130, 70, "logistic"), layer(600, 64, 300, "relu"),
+    ),
+    bench=layer(128, 500, 784, "tanh"),
+    inputs=linear_vjp_inputs,
+    outputs=linear_vjp_outputs,
+    reference=linear_vjp_reference,
+    public=linear_vjp_public,
+    optional=frozenset({"x", "w", "y", "grad_x", "grad_w", "grad_bias"}),
+    bad=(
+        *(Bad(name, None, ValueError, ("given", "nothing")) for name in ("x", "w", "y")),
+        Bad("x", lambda a: a["x"][1:], ValueError, ("the rows of grad",)),
+        Bad("w", lambda a: a["w"][1:], ValueError, ("the columns of x and of grad",)),
+        Bad("y", lambda a: a["y"][1:], ValueError, ("the shape of grad",)),
+        Bad("grad_x", lambda a: a["grad_x"][1:].copy(), ValueError, ("the rows of grad and of w",)),
+        Bad("grad_w", lambda a: a["grad_w"][1:].copy(), ValueError, ("the columns of x and of grad",)),
+        Bad("grad_bias", lambda a: a["grad_bias"][1:].copy(), ValueError, ("the columns of grad",)),
+        Bad("x", lambda a: part_of(a, "grad_w", "x"), ValueError, ("grad_w to share no memory with x",)),
+        Bad("grad_bias", lambda a: part_of(a, "grad_w", "grad_bias"), ValueError, ("share no memory with grad_bias",)),
+        Bad("activation", 5, ValueError, ("0 .. 4", "5")),
+        Bad("activation", -1, ValueError, ("0 .. 4", "-1")),
+    ),
+)  # fmt: skip
+
+CASES = (MATMUL, LINEAR_VJP)

@@ -141,10 +141,46 @@ void rbm(Bytes& bytes) {
   ends.append_to(bytes);
 }
 
+void optim(Bytes& bytes) {
+  namespace optim = gencore::optim;
+  std::vector<Array<float>> params, grads, means, squares;
+  std::vector<Vector<float>> p, m, s;
+  std::vector<Vector<const float>> g;
+  for (const std::int64_t n : {5, 40001, 0, 700}) {
+    params.push_back(normals(n, 1, 5));
+    grads.push_back(normals(n, 1, 6));
+    means.emplace_back(n);
+    squares.emplace_back(n);
+  }
+  for (std::size_t k = 0; k < params.size(); ++k) {
+    p.push_back(params[k].vector());
+    g.push_back(grads[k].const_vector());
+    m.push_back(means[k].vector());
+    s.push_back(squares[k].vector());
+  }
+  const auto count = static_cast<std::int64_t>(params.size());
+  optim::AdamStep adam;
+  adam.params = {p.data(), count};
+  adam.grads = {g.data(), count};
+  adam.exp_avgs = {m.data(), count};
+  adam.exp_avg_sqs = {s.data(), count};
+  adam.lr = 0.1;
+  for (adam.step = 1; adam.step <= 3; ++adam.step) optim::run(adam);
+  for (const auto* arrays : {&params, &means, &squares})
+    for (const Array<float>& array : *arrays) array.append_to(bytes);
+  Array<double> norm(1);
+  optim::SquareSum sum;
+  sum.arrays = {g.data(), count};
+  sum.out = norm.vector();
+  optim::run(sum);
+  norm.append_to(bytes);
+}
+
 Bytes everything() {
   Bytes bytes;
   sample_and_dense(bytes);
   rbm(bytes);
+  optim(bytes);
   return bytes;
 }
 

@@ -59,6 +59,8 @@ const Function functions[] = {
     {"exp", [](F x) { return level::exp(x); }, [](double x) { return std::exp(x); }, -INFINITY, INFINITY},
     {"exp_minus_abs", [](F x) { return level::exp_minus_abs(x); }, [](double x) { return std::exp(-std::fabs(x)); },
      -tail_end, tail_end},
+    {"one_minus_exp_minus", [](F x) { return level::one_minus_exp_minus(x); }, [](double x) { return -std::expm1(-x); },
+     0, INFINITY},
     {"log", [](F x) { return level::log(x); }, [](double x) { return std::log(x); }, 0, INFINITY},
     {"logistic", [](F x) { return level::logistic(x); }, logistic, -tail_end, INFINITY},
     {"log1p_unit", [](F x) { return level::log1p_unit(x); }, [](double x) { return std::log1p(x); }, 0, 1},

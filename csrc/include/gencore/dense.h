@@ -1,10 +1,11 @@
 // Dense linear algebra with fused epilogues.
 #pragma once
 
+#include "gencore/dense_loss.h"
 #include "gencore/op.h"
 
 // Every op of the family. Tables, bindings and run() are generated from this list.
-#define GENCORE_DENSE_OPS(X) X(MatMul)
+#define GENCORE_DENSE_OPS(X) X(MatMul) X(LinearVjp) GENCORE_DENSE_LOSS_OPS(X)
 
 namespace gencore::dense {
 
@@ -33,7 +34,44 @@ struct MatMul : OpBase {
   }
 };
 
+// Gradients of y = activation(x w + bias), given grad, that of y: with dz = grad * activation'(x w + bias), made once,
+//   grad_x = dz w',  grad_w = x' dz,  grad_bias = column sums of dz.
+// The derivative comes from y: y (1 - y), 1 - y^2, [y > 0], 1 - e^-y. Each output is optional; x is read for grad_w only,
+// w for grad_x only, y for every activation but the identity. The products are sums as MatMul's. grad_bias is summed in
+// float32 over stretches of 32 rows, whose sums are added in float64. Extra memory: dz, unless the activation is the
+// identity, and the sums of the stretches.
+struct LinearVjp : OpBase {
+  static constexpr const char* name = "dense.linear_vjp";
+  Matrix<const float> grad{};         // (m, n)
+  Matrix<const float> x{}, w{}, y{};  // (m, k), (k, n), (m, n)
+  Matrix<float> grad_x{}, grad_w{};   // (m, k), (k, n)
+  Vector<float> grad_bias{};          // (n,)
+  Activation activation = Activation::identity;
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("grad", &LinearVjp::grad);
+    f("x", &LinearVjp::x);
+    f("w", &LinearVjp::w);
+    f("y", &LinearVjp::y);
+    f("grad_x", &LinearVjp::grad_x);
+    f("grad_w", &LinearVjp::grad_w);
+    f("grad_bias", &LinearVjp::grad_bias);
+    f("activation", &LinearVjp::activation);
+  }
+};
+
 GENCORE_API void run(const MatMul& op);
+GENCORE_API void run(const LinearVjp& op);
+
+namespace detail {
+inline void activation(const char* op, Activation a) {
+  if (a < Activation::identity || a > Activation::softplus) {
+    check::fail(op, "activation", "to be one of 0 .. 4", std::to_string(static_cast<int>(a)));
+  }
+}
+}  // namespace detail
 
 inline void MatMul::check() const {
   check::given(name, "a", a);
@@ -50,9 +88,35 @@ inline void MatMul::check() const {
   check::apart(name, "out", out, "a", a);
   check::apart(name, "out", out, "b", b);
   if (bias.given()) check::apart(name, "out", out, "bias", bias);
-  if (activation < Activation::identity || activation > Activation::softplus) {
-    check::fail(name, "activation", "to be one of 0 .. 4", std::to_string(static_cast<int>(activation)));
+  detail::activation(name, activation);
+}
+
+inline void LinearVjp::check() const {
+  check::given(name, "grad", grad);
+  detail::activation(name, activation);
+  const std::int64_t m = grad.shape[0], n = grad.shape[1];
+  if (activation != Activation::identity || y.given()) check::shape(name, "y", y, {m, n}, "the shape of grad");
+  if (grad_w.given()) check::given(name, "x, which grad_w needs,", x);
+  if (grad_x.given()) check::given(name, "w, which grad_x needs,", w);
+  if (x.given()) check::shape(name, "x", x, {m, x.shape[1]}, "the rows of grad");
+  if (w.given()) {
+    check::shape(name, "w", w, {x.given() ? x.shape[1] : w.shape[0], n}, "the columns of x and of grad");
   }
+  if (grad_x.given()) check::shape(name, "grad_x", grad_x, {m, w.shape[0]}, "the rows of grad and of w");
+  if (grad_w.given()) check::shape(name, "grad_w", grad_w, {x.shape[1], n}, "the columns of x and of grad");
+  if (grad_bias.given()) check::shape(name, "grad_bias", grad_bias, {n}, "the columns of grad");
+  const auto keep_apart = [this](const char* out_name, const auto& out) {
+    check::apart(name, out_name, out, "grad", grad);
+    check::apart(name, out_name, out, "x", x);
+    check::apart(name, out_name, out, "w", w);
+    check::apart(name, out_name, out, "y", y);
+  };
+  keep_apart("grad_x", grad_x);
+  keep_apart("grad_w", grad_w);
+  keep_apart("grad_bias", grad_bias);
+  check::apart(name, "grad_x", grad_x, "grad_w", grad_w);
+  check::apart(name, "grad_x", grad_x, "grad_bias", grad_bias);
+  check::apart(name, "grad_w", grad_w, "grad_bias", grad_bias);
 }
 
 }  // namespace gencore::dense

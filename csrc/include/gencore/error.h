@@ -45,6 +45,17 @@ template <class V>
 void given(const char* op, const char* arg, const V& view) {
   if (!view.given()) fail(op, arg, "to be given", "nothing");
 }
+// A list with as many arrays as `like` has, each of the same size.
+GENCORE_API void list_count(const char* op, const char* arg, std::int64_t actual, const char* like_arg,
+                            std::int64_t expected);
+GENCORE_API void list_size(const char* op, const char* arg, std::int64_t k, std::int64_t actual, const char* like_arg,
+                           std::int64_t expected);
+template <class List, class Like>
+void like(const char* op, const char* arg, const List& list, const char* like_arg, const Like& like) {
+  given(op, arg, list);
+  list_count(op, arg, list.count, like_arg, like.count);
+  for (std::int64_t k = 0; k < list.count; ++k) list_size(op, arg, k, list[k].size(), like_arg, like[k].size());
+}
 // An output that is written while the input is still read.
 template <class Out, class In>
 void apart(const char* op, const char* out_arg, const Out& out, const char* in_arg, const In& in) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gencore/dense.h"
+#include "gencore/dense_loss.h"
 #include "gencore/error.h"
 #include "gencore/model_file.h"
 #include "gencore/op.h"

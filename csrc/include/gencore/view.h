@@ -42,6 +42,16 @@ using Vector = View<T, 1>;
 template <class T>
 using Matrix = View<T, 2>;
 
+// Several arrays, each as one row of its elements. The Views belong to the caller, as what they show does.
+template <class T>
+struct VectorList {
+  const Vector<T>* data = nullptr;
+  std::int64_t count = -1;
+
+  GENCORE_INLINE bool given() const { return count >= 0; }
+  GENCORE_INLINE const Vector<T>& operator[](std::int64_t k) const { return data[k]; }
+};
+
 // Binary states (n, units): one byte (bool, uint8) or one float32 of 0/1 per unit.
 enum class StateType : std::int32_t { u8 = 0, f32 = 1 };
 

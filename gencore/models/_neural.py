@@ -1,0 +1,88 @@
+"""What all neural models share: a seed, a generator of keys, the count of updates, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore import io
+from gencore.nn import Module
+from gencore.random import Generator, KeyLike
+
+__all__ = ["NeuralModel"]
+
+
+class NeuralModel(Module):
+    """A `Module` that is saved with its configuration and its random numbers, and goes on where it was.
+
+    A subclass passes its constructor's arguments to ``super().__init__(seed, **config)``.
+    """
+
+    def __init__(self, seed: int, **config: Any) -> None:
+        super().__init__()
+        self.generator = Generator(seed)
+        self.seed = seed
+        self.steps = 0
+        self._config = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()} | {"seed": seed}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the model again, JSON-able."""
+        return dict(self._config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self._config.items())
+        return f"{type(self).__name__}({arguments}) after {self.steps} updates"
+
+    def n_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.size for p in self.parameters())
+
+    def key(self, key: KeyLike | None = None) -> KeyLike:
+        """Return the key that was given, or else the model's next one."""
+        return self.generator.key() if key is None else key
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file: parameters, configuration, and the state of the random numbers."""
+        state = {"steps": self.steps, "generator": self.generator.state}
+        io.save_model(
+            path, kind=type(self).__name__, config=self.config, state=state, tensors=self.state_dict()
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model written by `save`, or by a checkpoint of ``fit``. Names and shapes are checked.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            No such file; not a gencore file; another kind of model; tensors missing, unexpected or of a wrong shape.
+        """
+        stored = io.load_model(path, cls.__name__)
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.config.items()}
+        model = cls(**config)
+        model.load_state_dict({n: t for n, t in stored.tensors.items() if not n.startswith("training.")})
+        model.steps = int(stored.state["steps"])
+        model.generator.state = stored.state["generator"]
+        return model.eval()
+
+
+def chunks(n: int, size: int) -> list[slice]:
+    """Cut n rows into stretches of at most `size`."""
+    return [slice(begin, min(n, begin + size)) for begin in range(0, n, max(size, 1))]
+
+
+def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]:
+    """Return what people have as a finite (n, columns) float32 array."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != columns:
+        hint = f" (a single row: {name}[None])" if array.shape == (columns,) else ""
+        raise ValueError(f"{op}: expected {name} of shape (n, {columns}){hint}, received {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
+    return np.ascontiguousarray(array, np.float32)

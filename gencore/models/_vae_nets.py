@@ -1,0 +1,315 @@
+"""The parts of a variational autoencoder: nets with several heads, kinds of latent units, kinds of likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore.autograd import logistic, no_grad, softplus
+from gencore.kernels import dense, sample
+from gencore.nn import Linear, Module, mlp
+from gencore.random import Generator, KeyLike
+
+__all__ = ["Heads", "Latent", "make_latent", "make_likelihood"]
+
+Latent = Literal["gaussian", "bernoulli", "categorical"]
+
+_LOG_VARIANCE = (-12.0, 8.0)
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Heads(Module):
+    """Deterministic layers, and linear heads on the last of them; a second head is a log-variance, kept in bounds."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        widths: tuple[int, ...],
+        activation: dense.Activation,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.trunk = mlp(sizes, activation, last=activation, key=generator) if len(sizes) > 1 else None
+        self.heads = [Linear(sizes[-1], width, key=generator) for width in widths]
+
+    def forward(self, x: Any) -> tuple[Any, ...]:
+        """(n, n_in) -> one (n, width) for each head. Bytes are converted; other arrays must be float32."""
+        if x.dtype == np.uint8:
+            x = x.astype(np.float32)
+        h = x if self.trunk is None else self.trunk(x)
+        first, *rest = (head(h) for head in self.heads)
+        return (first, *(np.clip(r, *_LOG_VARIANCE) for r in rest))
+
+
+# --- latent units -----------------------------------------------------------------------------------------------
+
+
+class GaussianLatent:
+    """Standard normal a priori; posterior by mean and log-variance."""
+
+    kind = "gaussian"
+
+    def __init__(self, n: int) -> None:
+        self.n = self.width = n
+        self.parameter_widths: tuple[int, ...] = (n, n)
+
+    def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
+        """Draw z (sample-major), with KL(q || prior): exact, or ``log q(z) - log p(z)`` of the draws."""
+        function = sample.gaussian_reparam if closed_form else sample.gaussian_sample
+        z, divergence = function(q[0], q[1], key, samples=samples)
+        return z, divergence
+
+    def draw_plain(self, q: tuple[Any, ...], key: KeyLike) -> Any:
+        """Draw z."""
+        return self.draw(q, key, 1, closed_form=True)[0]
+
+    def draw_ratio(self, q: tuple[Any, ...], key: KeyLike, samples: int) -> tuple[Any, Any]:
+        """Draw z, with ``log q(z) - log p(z)`` of each draw."""
+        return self.draw(q, key, samples, closed_form=False)
+
+    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
+        """``log q(z)``; rows of z may be several draws of each row of q."""
+        return sample.gaussian_log_prob(z, q[0], q[1])
+
+    def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``log p(z)``."""
+        return np.asarray(-0.5 * (np.square(z, dtype=np.float64) + _LOG_2PI).sum(axis=1)).astype(np.float32)
+
+    def divergence_of_units(self, q: tuple[Any, ...]) -> Any:
+        """KL(q || prior) of each unit, (n, units)."""
+        mean, logvar = q
+        return 0.5 * (mean * mean + np.exp(logvar) - 1.0 - logvar)
+
+    def mean(self, q: tuple[Any, ...]) -> Any:
+        """E_q[z]."""
+        return q[0]
+
+    def prior(self, n: int, key: KeyLike) -> NDArray[np.float32]:
+        """N draws of the prior."""
+        return sample.normal((n, self.width), key)
+
+
+class _DiscreteLatent:
+    """What binary and categorical units share: draws have no gradient, the divergence has a closed form."""
+
+    kind: str
+    width: int
+    n: int
+
+    def probabilities(self, q: tuple[Any, ...]) -> Any:
+        raise NotImplementedError
+
+    def divergence(self, q: tuple[Any, ...]) -> Any:
+        raise NotImplementedError
+
+    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
+        raise NotImplementedError
+
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
+        """Draw z (samples x rows, sample-major), with KL(q || prior): exact, or of the draws."""
+        logits = q[0] if isinstance(q[0], np.ndarray) else q[0].detach().numpy()
+        z = self.hard(np.tile(logits, (samples, 1)), key)
+        return z, self.divergence(q) if closed_form else self.log_density(z, q) - self.log_prior(z)
+
+    def draw_ratio(self, q: tuple[Any, ...], key: KeyLike, samples: int) -> tuple[Any, Any]:
+        """Draw z, with ``log q(z) - log p(z)`` of each draw."""
+        return self.draw(q, key, samples, closed_form=False)
+
+    def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``log p(z)``, the same for all z."""
+        return np.full(len(z), self.log_prior_of_one(), np.float32)
+
+    def log_prior_of_one(self) -> float:
+        raise NotImplementedError
+
+    def mean(self, q: tuple[Any, ...]) -> Any:
+        """E_q[z], the probabilities."""
+        return self.probabilities(q)
+
+    def prior(self, n: int, key: KeyLike) -> NDArray[np.float32]:
+        """N draws of the prior."""
+        return self.hard(np.zeros((n, self.width), np.float32), key)
+
+
+class BernoulliLatent(_DiscreteLatent):
+    """Binary units, of probability 1/2 a priori; posterior by logits."""
+
+    kind = "bernoulli"
+
+    def __init__(self, n: int) -> None:
+        self.n = self.width = n
+        self.parameter_widths: tuple[int, ...] = (n,)
+
+    def probabilities(self, q: tuple[Any, ...]) -> Any:
+        """Of 1, (n, units)."""
+        return logistic(q[0])
+
+    def divergence(self, q: tuple[Any, ...]) -> Any:
+        """KL(q || prior): p log p + (1 - p) log(1 - p) = p x - softplus(x) at p = logistic(x)."""
+        x = q[0]
+        return np.sum(logistic(x) * x - softplus(x), axis=1) + self.n * math.log(2)
+
+    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
+        """``log q(z)``."""
+        logits = q[0] if len(z) == len(q[0]) else np.tile(q[0], (len(z) // len(q[0]), 1))
+        return dense.bernoulli_log_prob(logits, z)
+
+    def log_prior_of_one(self) -> float:
+        """``log p(z)`` of any z."""
+        return -self.n * math.log(2)
+
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
+        """Draw units, as 0 and 1."""
+        return sample.bernoulli(logistic(logits), key).astype(np.float32)
+
+    def relaxed(self, q: tuple[Any, ...], temperature: float, key: KeyLike, hard: bool) -> Any:
+        """Draw at a temperature, differentiable."""
+        return sample.relaxed_bernoulli(q[0], temperature, key, hard)
+
+
+class CategoricalLatent(_DiscreteLatent):
+    """Groups of equally likely classes, one-hot; posterior by logits."""
+
+    kind = "categorical"
+
+    def __init__(self, n: int, n_classes: int) -> None:
+        self.n, self.n_classes, self.width = n, n_classes, n * n_classes
+        self.parameter_widths: tuple[int, ...] = (self.width,)
+
+    def _groups(self, x: Any) -> Any:
+        return x.reshape(-1, self.n_classes)
+
+    def _log_probabilities(self, q: tuple[Any, ...]) -> Any:
+        """(n groups, classes)."""
+        x = self._groups(q[0])
+        return x - dense.log_sum_exp(x).reshape(-1, 1)
+
+    def probabilities(self, q: tuple[Any, ...]) -> Any:
+        """Of each class, groups one after the other."""
+        return np.exp(self._log_probabilities(q)).reshape(-1, self.width)
+
+    def divergence(self, q: tuple[Any, ...]) -> Any:
+        """KL(q || prior): log of the number of classes less the entropy, of each group."""
+        log_p = self._log_probabilities(q)
+        return np.sum((np.exp(log_p) * log_p).reshape(-1, self.width), axis=1) + self.n * math.log(
+            self.n_classes
+        )
+
+    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
+        """``log q(z)``."""
+        log_p = self._log_probabilities(q).reshape(-1, self.width)
+        if len(z) != len(log_p):
+            log_p = np.tile(log_p, (len(z) // len(log_p), 1))
+        return np.sum(log_p * z, axis=1)
+
+    def log_prior_of_one(self) -> float:
+        """``log p(z)`` of any z."""
+        return -self.n * math.log(self.n_classes)
+
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
+        """Draw one class of each group, one-hot."""
+        classes = sample.categorical(self._groups(logits), key)
+        z = np.zeros((len(classes), self.n_classes), np.float32)
+        z[np.arange(len(classes)), classes] = 1
+        return z.reshape(-1, self.width)
+
+    def relaxed(self, q: tuple[Any, ...], temperature: float, key: KeyLike, hard: bool) -> Any:
+        """Draw at a temperature, differentiable."""
+        return sample.gumbel_softmax(self._groups(q[0]), temperature, key, hard).reshape(-1, self.width)
+
+
+def make_latent(kind: str, n: int, n_classes: int) -> Any:
+    """Latent units by the name of their kind."""
+    if kind == "gaussian":
+        return GaussianLatent(n)
+    if kind == "bernoulli":
+        return BernoulliLatent(n)
+    if kind == "categorical":
+        if isinstance(n_classes, bool) or not isinstance(n_classes, int | np.integer) or n_classes < 2:
+            raise ValueError(
+                f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}"
+            )
+        return CategoricalLatent(n, int(n_classes))
+    raise ValueError(
+        f"VAE: expected latent to be 'gaussian', 'bernoulli' or 'categorical', received {kind!r}"
+    )
+
+
+# --- likelihoods ------------------------------------------------------------------------------------------------
+
+
+class BernoulliLikelihood:
+    """Independent units of 0 and 1 (or means between them), by logits."""
+
+    kind = "bernoulli"
+
+    def parameter_widths(self, n: int) -> tuple[int, ...]:
+        """Of the decoder's heads."""
+        return (n,)
+
+    def log_prob(self, p: tuple[Any, ...], x: Any) -> Any:
+        """``log p(x | z)``, for each row of z; x row r % n belongs to row r."""
+        return dense.bernoulli_log_prob(p[0], x)
+
+    def mean(self, p: tuple[Any, ...]) -> Any:
+        """E[x | z]."""
+        return logistic(p[0])
+
+    def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
+        """Draw x, uint8."""
+        return sample.bernoulli(np.asarray(logistic(p[0])), key)
+
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
+        rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
+        _set_bias(heads[0], np.log(rate / (1 - rate)))
+
+
+def _set_bias(head: Linear, value: NDArray[np.float64]) -> None:
+    assert head.bias is not None
+    with no_grad():
+        head.bias[...] = value.astype(np.float32)
+
+
+class GaussianLikelihood:
+    """Independent normal units, by mean and log-variance."""
+
+    kind = "gaussian"
+
+    def parameter_widths(self, n: int) -> tuple[int, ...]:
+        """Of the decoder's heads."""
+        return (n, n)
+
+    def log_prob(self, p: tuple[Any, ...], x: Any) -> Any:
+        """``log p(x | z)``, for each row of z; x row r % n belongs to row r."""
+        rows = len(p[0])
+        x = x if len(x) == rows else np.tile(x, (rows // len(x), 1))
+        return sample.gaussian_log_prob(x, p[0], p[1])
+
+    def mean(self, p: tuple[Any, ...]) -> Any:
+        """E[x | z]."""
+        return p[0]
+
+    def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
+        """Draw x, float32."""
+        return sample.gaussian_reparam(np.asarray(p[0]), np.asarray(p[1]), key)[0]
+
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the biases to the data's means and log-variances."""
+        _set_bias(heads[0], data.mean(axis=0, dtype=np.float64))
+        variance = data.var(axis=0, dtype=np.float64) + math.exp(_LOG_VARIANCE[0] / 2)
+        _set_bias(heads[1], np.log(variance))
+
+
+def make_likelihood(kind: str) -> Any:
+    """Likelihood by its name."""
+    if kind not in ("bernoulli", "gaussian"):
+        raise ValueError(f"VAE: expected likelihood to be 'bernoulli' or 'gaussian', received {kind!r}")
+    return BernoulliLikelihood() if kind == "bernoulli" else GaussianLikelihood()

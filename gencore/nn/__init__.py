@@ -1,0 +1,22 @@
+"""Neural networks: modules with parameters, layers, and initial values (`gencore.nn.init`)."""
+
+from gencore.nn import init
+from gencore.nn.layers import (
+    BatchNorm,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Logistic,
+    ReLU,
+    Sequential,
+    Softplus,
+    Tanh,
+    mlp,
+)  # fmt: skip
+from gencore.nn.module import Module
+
+__all__ = [
+    "BatchNorm", "Dropout", "Embedding", "LayerNorm", "Linear", "Logistic", "Module", "ReLU", "Sequential", "Softplus",
+    "Tanh", "init", "mlp",
+]  # fmt: skip

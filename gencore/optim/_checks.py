@@ -1,0 +1,53 @@
+"""What optimizers and averages ask of parameters, and of what they load."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore.autograd import Tensor
+
+
+def listed(params: Any) -> list[Tensor]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def check_parameter(expected: str, p: Any, *, leaf: bool = True) -> None:
+    if not isinstance(p, Tensor):
+        raise TypeError(f"{expected} to be a Tensor, received {type(p).__name__}")
+    if p.device != "cpu" or p.dtype != np.float32:
+        raise TypeError(f"{expected} to be float32 on the CPU, received {p.dtype} on {p.device}")
+    if not (p._data.flags.c_contiguous and p._data.flags.writeable):
+        raise TypeError(f"{expected} to be contiguous and writable (cure: gencore.tensor(...), which copies)")
+    if leaf and not (p.requires_grad and p.is_leaf):
+        received = "the result of an op" if p.requires_grad else "requires_grad=False"
+        raise ValueError(f"{expected} to be a leaf Tensor with requires_grad=True, received {received}")
+
+
+def check_names(what: str, where: str, found: Mapping[str, Any], expected: set[str]) -> None:
+    missing, unexpected = sorted(expected - found.keys()), sorted(found.keys() - expected)
+    if missing or unexpected:
+        faults = [
+            f"{kind} {', '.join(names)}"
+            for kind, names in (("missing", missing), ("unexpected", unexpected))
+            if names
+        ]
+        raise ValueError(
+            f"{what}: expected {where} to hold {', '.join(sorted(expected))}; {'; '.join(faults)}"
+        )
+
+
+def check_length(what: str, found: Any, expected: Any) -> Any:
+    if len(found) != len(expected):
+        raise ValueError(f"{what}: expected {len(expected)} entries, received {len(found)}")
+    return found
+
+
+def copy_like(what: str, array: Any, like: NDArray[np.float32]) -> NDArray[np.float32]:
+    array = np.asarray(array)
+    if array.shape != like.shape or array.dtype != np.float32:
+        raise ValueError(
+            f"{what}: expected float32 of shape {like.shape}, received {array.dtype} of shape {array.shape}"
+        )
+    return np.array(array, order="C")
