@@ -209,9 +209,7 @@ def reparam_work(rows: int, units: int) -> Work:
         return Cost(0, 4.0 * (7 * p.mu.size + 2 * p.grad_kl.size), "each array read or written once a pass")
 
     name = f"reparam_{rows}x{units}"
-    return Work(
-        name, f"Gaussian draws and KL {rows}x{units}, there and back", "reparam", problem, cost, Reparam.check
-    )
+    return Work(name, f"Gaussians and KL {rows}x{units}", "reparam", problem, cost, Reparam.check)
 
 
 @lru_cache
@@ -587,7 +585,7 @@ WORKS = {
         reparam_work(50_000, 20),
         Work(
             "gumbel",
-            "Gumbel-softmax 104,857x10, there and back",
+            "Gumbel-softmax 104857x10",
             "gumbel",
             _gumbel,
             _gumbel_cost,
