@@ -217,8 +217,6 @@ class VAE(NeuralModel):
         settings = settings.checked(self)
         data = self._as_data("VAE.fit", "X", X)
         held_out = None if validation is None else self._as_data("VAE.fit", "validation", validation)
-        if self.steps == 0:
-            self.likelihood.start_at(self.decoders[0].heads, data)
         objective = objectives.make(self, settings)
         learned = [*self.parameters(), *(objective.extra.parameters() if objective.extra else ())]
         options = Options(
@@ -238,6 +236,8 @@ class VAE(NeuralModel):
             generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
+        if self.steps == 0:  # after all arguments were looked at, and not where a checkpoint goes on
+            self.likelihood.start_at(self.decoders[0].heads, data)
         return training.run(callbacks, progress)
 
     # --- bounds -----------------------------------------------------------------------------------------------
