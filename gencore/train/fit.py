@@ -115,7 +115,7 @@ class ModuleTraining(Loop):
         self._state = State()
         self._best: dict[str, NDArray[Any]] = {}
         self._last: dict[str, NDArray[Any]] = {}
-        self._steps = int(self._module.steps) if module.is_model else 0
+        self._steps = int(getattr(module, "steps", 0)) if module.is_model else 0
         self.recorded = {
             "epochs": int(options.epochs), "batch_size": int(options.batch_size),
             "lr": schedule_json(options.lr if options.lr is not None else optimizer.param_groups[0]["lr"]),
@@ -387,7 +387,19 @@ def fit(
 
     def objective(batch: Any, key: Key, done: float) -> tuple[Tensor, Mapping[str, float]]:
         found = loss(module, batch, key)
-        return found if isinstance(found, tuple) else (found, {})
+        value, figures = found if isinstance(found, tuple) else (found, {})
+        if not isinstance(value, Tensor) or value.size != 1:
+            what = f"one of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"fit: expected loss to return a Tensor of one element, received {what}")
+        return value, figures
+
+    for name, data in (("X", X), ("validation", validation)):
+        if data is not None and not all(
+            hasattr(a, "shape") for a in (data if isinstance(data, tuple) else (data,))
+        ):
+            raise TypeError(
+                f"fit: expected {name} to be an array or a tuple of arrays, received {type(data).__name__}"
+            )
 
     options = Options(
         epochs, batch_size, lr, clip_norm, patience, monitor, checkpoint, checkpoint_every, resume
