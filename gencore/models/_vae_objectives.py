@@ -67,13 +67,12 @@ class Settings:
         if self.free_bits > 0 and (len(model.latents) > 1 or not gaussian):
             raise ValueError("VAE.fit: expected free_bits 0 unless there is one Gaussian layer, received "
                              f"{self.free_bits}")  # fmt: skip
-        return replace(self, estimator=name)
+        return replace(self, estimator=name, n_importance=int(n))
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
         schedules = {n: schedule_json(getattr(self, n)) for n in ("kl_weight", "temperature")}
-        numbers = {"n_importance": int(self.n_importance), "free_bits": float(self.free_bits)}
-        return {**self.__dict__, **numbers, **schedules}
+        return {**self.__dict__, "free_bits": float(self.free_bits), **schedules}
 
 
 def make(model: VAE, settings: Settings) -> Objective:

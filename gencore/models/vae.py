@@ -261,8 +261,8 @@ class VAE(NeuralModel):
             are drawn, without relaxation.
         """
         data = self._as_data("VAE.elbo", "x", x)
-        _count("VAE.elbo", "n_samples", n_samples)
-        return self.bound(data, int(as_key(self.key(key))), n_samples)
+        count = _count("VAE.elbo", "n_samples", n_samples)
+        return self.bound(data, int(as_key(self.key(key))), count)
 
     def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
         """`elbo` of rows that kernels take as they are."""
@@ -321,7 +321,7 @@ class VAE(NeuralModel):
         4,000 rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
-        _count("VAE.log_likelihood", "n_samples", n_samples)
+        n_samples = _count("VAE.log_likelihood", "n_samples", n_samples)
         keys = Generator(int(as_key(self.key(key))))
         out = np.empty(len(data))
         block = min(n_samples, 500)
@@ -476,9 +476,10 @@ def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> o
     return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
 
 
-def _count(op: str, name: str, value: Any) -> None:
+def _count(op: str, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{op}: expected {name} to be an integer of at least 1, received {value!r}")
+    return int(value)
 
 
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:
