@@ -30,6 +30,8 @@ class Device:
 class DeviceArray:
     """As much of cupy.ndarray as gencore uses here."""
 
+    base = None
+
     def __init__(self, host):
         self.host = host
         self.shape, self.dtype, self.size, self.ndim = host.shape, host.dtype, host.size, host.ndim
@@ -41,6 +43,9 @@ class DeviceArray:
 
     def reshape(self, *shape):
         return DeviceArray(self.host.reshape(*shape))
+
+    def copy(self):
+        return DeviceArray(self.host.copy())
 
     def astype(self, dtype):
         return DeviceArray(self.host.astype(dtype))

@@ -53,10 +53,16 @@ struct FirstLanes {
   GENCORE_INLINE void write(float* p, F v) const { store_first(p, v, n); }
 };
 
-// update(i, lanes) for every vector of elements begin .. end - 1.
+// update(i, lanes) for every vector of elements begin .. end - 1. A short first one brings `array` to a vector's boundary:
+// allocators put large arrays at the same distance from one, and accesses across two cache lines cost a third of the speed.
 template <class Update>
-GENCORE_INLINE void sweep(std::int64_t begin, std::int64_t end, const Update& update) {
+GENCORE_INLINE void sweep(const float* array, std::int64_t begin, std::int64_t end, const Update& update) {
+  const auto past = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(array + begin) / sizeof(float) % lanes);
   std::int64_t i = begin;
+  if (past > 0) {
+    i = min_of(end, begin + lanes - past);
+    update(begin, FirstLanes{static_cast<int>(i - begin)});
+  }
   for (; i + lanes <= end; i += lanes) update(i, AllLanes{});
   if (i < end) update(i, FirstLanes{static_cast<int>(end - i)});
 }
@@ -103,7 +109,7 @@ void sgd_step(const SgdStep& op) {
     float* const params = op.params[k].data;
     float* const buffers = array_of(op.momentum_buffers, k);
     const float* const grads = op.grads[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(params, begin, end, [=](std::int64_t i, auto at) {
       const F param = at.read(params + i), g = gradient(at.read(grads + i), param);
       F change = g;
       if (buffers != nullptr) {
@@ -127,7 +133,7 @@ void rmsprop_step(const RmspropStep& op) {
     float* const means = array_of(op.grad_avgs, k);
     float* const buffers = array_of(op.momentum_buffers, k);
     const float* const grads = op.grads[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(params, begin, end, [=](std::int64_t i, auto at) {
       const F param = at.read(params + i), g = gradient(at.read(grads + i), param);
       const F square = square_average(at.read(squares + i), g);
       at.write(squares + i, square);
@@ -154,7 +160,7 @@ void adagrad_step(const AdagradStep& op) {
     float* const params = op.params[k].data;
     float* const sums = op.state_sums[k].data;
     const float* const grads = op.grads[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(params, begin, end, [=](std::int64_t i, auto at) {
       const F param = at.read(params + i), g = gradient(at.read(grads + i), param);
       const F sum = fma(g, g, at.read(sums + i));
       at.write(sums + i, sum);
@@ -172,7 +178,7 @@ void adadelta_step(const AdadeltaStep& op) {
     float* const squares = op.square_avgs[k].data;
     float* const deltas = op.acc_deltas[k].data;
     const float* const grads = op.grads[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(params, begin, end, [=](std::int64_t i, auto at) {
       const F param = at.read(params + i), g = gradient(at.read(grads + i), param);
       const F square = average(at.read(squares + i), g);
       at.write(squares + i, square);
@@ -197,7 +203,7 @@ void adam_step(const AdamStep& op) {
     float* const squares = op.exp_avg_sqs[k].data;
     float* const largest = array_of(op.max_exp_avg_sqs, k);
     const float* const grads = op.grads[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(params, begin, end, [=](std::int64_t i, auto at) {
       const F param = at.read(params + i), g = gradient(at.read(grads + i), param);
       const F mean = average(at.read(means + i), g);
       at.write(means + i, mean);
@@ -217,7 +223,7 @@ void ema_update(const EmaUpdate& op) {
   for_each_piece(op.averages, [&](std::int64_t, std::int64_t k, std::int64_t begin, std::int64_t end) {
     float* const averages = op.averages[k].data;
     const float* const params = op.params[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) {
+    sweep(averages, begin, end, [=](std::int64_t i, auto at) {
       at.write(averages + i, average(at.read(averages + i), at.read(params + i)));
     });
   });
@@ -227,7 +233,7 @@ void scale(const Scale& op) {
   const F factor = number(op.factor);
   for_each_piece(op.arrays, [&](std::int64_t, std::int64_t k, std::int64_t begin, std::int64_t end) {
     float* const array = op.arrays[k].data;
-    sweep(begin, end, [=](std::int64_t i, auto at) { at.write(array + i, at.read(array + i) * factor); });
+    sweep(array, begin, end, [=](std::int64_t i, auto at) { at.write(array + i, at.read(array + i) * factor); });
   });
 }
 
