@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "filters", "samples"]
+    from gencore.evaluate import GradientVariance
+
+__all__ = ["curves", "filters", "gradient_variance", "samples"]
 
 _DPI = 128  # a power of two: sizes in inches are exact, and so are pixels
 _SHEET = 900  # a sheet of images is magnified to at most this many pixels a side
@@ -218,6 +220,71 @@ def curves(
             f"curves: expected {what} in the history, which has {', '.join(columns) or 'nothing'}"
         )
     figure = _panels(panels, None if x is None else columns[x], x or "record", title)
+    return _saved(figure, path)
+
+
+def gradient_variance(
+    results: Mapping[str, GradientVariance],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw the variance of each estimator's gradient as bars on a log scale, encoder and decoder side by side.
+
+    Parameters
+    ----------
+    results : mapping of str to GradientVariance
+        What `gencore.evaluate.gradient_variance` returns.
+    path, title : optional
+        As for `curves`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The number above a bar is its height: the variance summed over the parameters. A variance of 0, which a log
+        scale does not have, is written instead of a bar.
+
+    Raises
+    ------
+    ValueError
+        No results, or a variance that is not finite.
+    """
+    if not results:
+        raise ValueError("gradient_variance: expected results of at least one estimator, received none")
+    names = list(results)
+    heights = {
+        part: np.array([getattr(results[name], f"{part}_variance") for name in names], np.float64)
+        for part in ("encoder", "decoder")
+    }
+    everything = _finite("gradient_variance", "results", np.concatenate(list(heights.values())))
+    drawn = everything[everything > 0]
+    floor = 10.0 ** (math.floor(math.log10(drawn.min())) - 0.5) if len(drawn) else 0.1
+    top = 10.0 ** (math.log10(drawn.max()) + 0.6) if len(drawn) else 1.0  # room for the numbers
+    figure = _new_figure(260 + 170 * max(len(names), 2), 480, layout="constrained")
+    axes = figure.add_subplot()
+    for i, (part, color) in enumerate((("encoder", _COLORS["train"]), ("decoder", _COLORS["valid"]))):
+        at = np.arange(len(names)) + (i - 0.5) * 0.4
+        axes.bar(at, np.maximum(heights[part], floor) - floor, 0.36, bottom=floor, color=color, label=part)
+        for x, y in zip(at, heights[part], strict=True):
+            text = f"{y:.2g}" if y > 0 else "0"
+            axes.annotate(
+                text,
+                (x, max(y, floor)),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
+    axes.set_yscale("log")
+    axes.set_ylim(floor, top)
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.set_ylabel("gradient variance, summed")
+    axes.set_title(title or "Variance of the gradient", loc="left", fontsize=10)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _saved(figure, path)
 
 

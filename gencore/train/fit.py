@@ -362,7 +362,8 @@ def fit(
         Show a progress bar, where the output is a terminal.
     checkpoint : path, optional
         File for parameters, optimizer, random numbers and history, written at the end of each epoch or every
-        ``checkpoint_every`` updates.
+        ``checkpoint_every`` updates. `gencore.io.load_model` reads it; tensors whose names do not start with
+        ``training.`` are the module's ``state_dict``.
     checkpoint_every : int, optional
         Updates between two checkpoints.
     resume : bool
