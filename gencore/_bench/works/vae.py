@@ -118,18 +118,8 @@ class VaeStep:
         """Statistics of independent steps in float64."""
         layers, x = Layers.of(self.adam.params).precise(), self.x.astype(float)
         rng = np.random.default_rng(18)
-        noises = (rng.standard_normal((len(x), len(layers.mean[1]))) for _ in range(24))
-        return np.stack([self._reference_step(layers, x, noise) for noise in noises])
-
-    def _reference_step(self, layers: Layers, x: Array, noise: Array) -> Array:
-        a = self.adam
-        loss, grads = gradients(layers, x, noise)
-        after = []
-        for start, g, m, v in zip(layers.flat, grads, a.means, a.squares, strict=True):
-            m = (a.beta1 * m + (1 - a.beta1) * g) / (1 - a.beta1**a.step)
-            v = (a.beta2 * v + (1 - a.beta2) * g * g) / (1 - a.beta2**a.step)
-            after.append(start - a.lr * m / (np.sqrt(v) + a.eps))
-        return self.statistics(loss, after)
+        steps = (gradients(layers, x, rng.standard_normal((len(x), len(layers.mean[1])))) for _ in range(24))
+        return np.stack([self.statistics(loss, self.adam.after(grads)) for loss, grads in steps])
 
     @cached_property
     def directions(self) -> list[Array]:
@@ -181,6 +171,20 @@ def _vae_step_cost(p: VaeStep) -> Cost:
 # --- importance-weighted likelihood -------------------------------------------------------------------------
 
 
+def log_weights(layers: Layers, x: Array, n_samples: int, rng: np.random.Generator) -> Array:
+    """Log p(x, z) - log q(z | x) of draws of q: (n_samples, rows)."""
+    found = []
+    for row in x.astype(float):
+        *_, mean, logvar = layers.encode(row)
+        noise = rng.standard_normal((n_samples, len(mean)))
+        z = mean + np.exp(logvar / 2) * noise
+        logits = layers.decode(z)[-1]
+        # logaddexp takes four times as long
+        fit = logits @ row - (np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits)))).sum(1)
+        found.append(fit + 0.5 * (noise**2 - z**2 + logvar).sum(1))
+    return np.stack(found, axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Iwae:
     """log mean_k p(x, z_k) / q(z_k | x) over `n_samples` draws of q, for each row of x."""
@@ -198,19 +202,8 @@ class Iwae:
     def want(self) -> Array:
         """Independent estimates of `short` draws in float64, (estimates, rows)."""
         rng = np.random.default_rng(21)
-        return np.stack([self._estimate(self.layers.precise(), rng) for _ in range(16)])
-
-    def _estimate(self, layers: Layers, rng: np.random.Generator) -> Array:
-        found = []
-        for x in self.x.astype(float):
-            *_, mean, logvar = layers.encode(x)
-            noise = rng.standard_normal((self.short, len(mean)))
-            z = mean + np.exp(logvar / 2) * noise
-            logits = layers.decode(z)[-1]
-            fit = logits @ x - (np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits)))).sum(1)
-            weights = fit + 0.5 * (noise**2 - z**2 + logvar).sum(1)
-            found.append(np.logaddexp.reduce(weights) - np.log(self.short))
-        return np.array(found)
+        weights = (log_weights(self.layers.precise(), self.x, self.short, rng) for _ in range(16))
+        return np.stack([np.logaddexp.reduce(w) - np.log(len(w)) for w in weights])
 
     def check(self, candidate: Candidate) -> str:
         """`sample(n_samples) -> estimates (rows,)`."""
@@ -226,10 +219,10 @@ class Iwae:
 
 @lru_cache
 def _iwae(tiny: bool) -> Iwae:
-    rows, sizes, draws = (3, (36, 20, 5), 200) if tiny else (8, (784, 200, 50), 5000)
+    rows, sizes, draws = (20, (36, 20, 5), 200) if tiny else (8, (784, 200, 50), 5000)
     x = reference.synthetic_rbm(*(36, 20, 30) if tiny else (784, 500, 128)).v
     # Posterior and prior near each other: log-weights vary by about 1, so that estimates can be compared.
-    layers = initial(sizes, x, np.random.default_rng(20), spread=0.9, gain=0.2)
+    layers = initial(sizes, x, np.random.default_rng(20), spread=0.7 if tiny else 0.9, gain=0.2)
     return Iwae(x[:rows], layers, draws)
 
 
