@@ -222,7 +222,7 @@ def _iwae(tiny: bool) -> Iwae:
     rows, sizes, draws = (20, (36, 20, 5), 200) if tiny else (8, (784, 200, 50), 5000)
     x = reference.synthetic_rbm(*(36, 20, 30) if tiny else (784, 500, 128)).v
     # Posterior and prior near each other: log-weights vary by about 1, so that estimates can be compared.
-    layers = initial(sizes, x, np.random.default_rng(20), spread=0.7 if tiny else 0.9, gain=0.2)
+    layers = initial(sizes, x, np.random.default_rng(20), spread=0.8 if tiny else 0.9, gain=0.2)
     return Iwae(x[:rows], layers, draws)
 
 
