@@ -232,8 +232,6 @@ def _iwae_cost(p: Iwae) -> Cost:
 
 
 WORKS = (
-    Work(
-        "vae_step", "VAE 784-500-500-20 step, batch 128", "vae_step", _vae_step, _vae_step_cost, VaeStep.check
-    ),
-    Work("iwae", "IWAE bound of an image, 5,000 draws", "iwae", _iwae, _iwae_cost, Iwae.check),
+    Work("vae_step", "VAE step 784-500-500-20", "vae_step", _vae_step, _vae_step_cost, VaeStep.check),
+    Work("iwae", "IWAE bound, 5,000 draws", "iwae", _iwae, _iwae_cost, Iwae.check),
 )
