@@ -42,7 +42,7 @@ TRAJECTORIES = [
         "Adadelta",
         reference.adadelta,
         ("square_avgs", "acc_deltas"),
-        {"rho": 0.5, "eps": 1e-4, "weight_decay": 0.1},
+        {"rho": 0.8, "eps": 1e-4, "weight_decay": 0.01},
     ),
     ("Adadelta", reference.adadelta, ("square_avgs", "acc_deltas"), {"eps": 1e-2, "maximize": True}),
     ("Adam", reference.adam, ("exp_avgs", "exp_avg_sqs"), {}),

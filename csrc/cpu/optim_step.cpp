@@ -18,7 +18,7 @@ using optim::SgdStep;
 using optim::SquareSum;
 using optim::StepBase;
 
-constexpr std::int64_t block = 16384;
+constexpr std::int64_t block = 65536;  // shorter ones stop the processor from reading ahead too often
 
 template <class T>
 std::int64_t task_count(const VectorList<T>& list) {

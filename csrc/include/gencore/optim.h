@@ -193,7 +193,7 @@ struct EmaUpdate : OpBase {
 };
 
 // out[0] = the sum of squares of all elements, in float64; the same bits on every ISA level, too.
-// Memory: 8 bytes for each 16,384 elements.
+// Memory: 8 bytes for each 65,536 elements.
 struct SquareSum : OpBase {
   static constexpr const char* name = "optim.square_sum";
   VectorList<const float> arrays{};
