@@ -15,7 +15,8 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-    from gencore import autograd, datasets, evaluate, io, kernels, models, optim, plot, sklearn, train
+    from gencore import autograd, datasets, evaluate, io, kernels, models, nn, optim, plot, sklearn, train
+    from gencore._elementwise import elementwise
     from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
 __version__ = _version()
@@ -26,6 +27,7 @@ _MODULES = (
     "io",
     "kernels",
     "models",
+    "nn",
     "optim",
     "plot",
     "random",
@@ -43,6 +45,7 @@ __all__ = [
     "cmake_dir",
     "datasets",
     "defvjp",
+    "elementwise",
     "enable_grad",
     "evaluate",
     "grad",
@@ -51,6 +54,7 @@ __all__ = [
     "isa_levels",
     "kernels",
     "models",
+    "nn",
     "no_grad",
     "nondiff",
     "num_threads",
@@ -74,8 +78,10 @@ def __getattr__(name: str) -> Any:
         return import_module(f"gencore.{name}")
     if name in _AUTOGRAD:
         return getattr(import_module("gencore.autograd"), name)
+    if name == "elementwise":
+        return import_module("gencore._elementwise").elementwise
     raise AttributeError(f"module 'gencore' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_AUTOGRAD})
+    return sorted({*globals(), *_MODULES, *_AUTOGRAD, "elementwise"})

@@ -145,7 +145,7 @@ def test_follows_the_formulas(name, formula, states, options):
     moved = max(np.abs(x - x0).max() for x, x0 in zip(ours, start(), strict=True))
     for x, expected in zip(ours, truth, strict=True):
         assert np.all(np.abs(x - expected.value) <= expected.error)
-        assert np.all(expected.error < 1e-3 * moved)  # a bound that means something
+        assert np.all(expected.error < 2e-3 * moved)  # a bound that means something
 
 
 @every_trajectory

@@ -215,7 +215,8 @@ void softmax_cross_entropy_vjp(const dense::SoftmaxCrossEntropyVjp& op) {
     float* out = op.grad_logits.row(r);
     const Exponentials e = softmax_row(op.logits.row(r), n, grad, out);
     // softmax - 1 at the label: minus the share of the others, which is exact where it is small.
-    const double others = x == e.top ? e.ties - 1 + e.rest : e.total() - static_cast<double>(exp_minus_abs(splat(x - e.top))[0]);
+    const double others = x == e.top ? e.ties - 1 + e.rest
+                                     : e.total() - static_cast<double>(exp_minus_abs(splat(x - e.top))[0]);
     out[label] = static_cast<float>(-static_cast<double>(grad) * (others / e.total()));
   });
 }

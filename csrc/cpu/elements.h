@@ -31,16 +31,24 @@ struct WideSum {
   }
 };
 
-// Sum and maximum over lanes, in every lane.
-GENCORE_INLINE F sum_lanes(F v) {
+// Combines the lanes of each vector; the result is in every lane.
+template <int N, class Combine>
+GENCORE_INLINE void reduce_lanes(F (&v)[N], const Combine& combine) {
   GENCORE_UNROLL
-  for (int step = lanes / 2; step > 0; step /= 2) v += __builtin_shuffle(v, (I)iota() ^ step);
-  return v;
+  for (int step = lanes / 2; step > 0; step /= 2) {
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) v[i] = combine(v[i], __builtin_shuffle(v[i], (I)iota() ^ step));
+  }
+}
+GENCORE_INLINE F sum_lanes(F v) {
+  F all[1] = {v};
+  reduce_lanes(all, [](F a, F b) { return a + b; });
+  return all[0];
 }
 GENCORE_INLINE F max_lanes(F v) {
-  GENCORE_UNROLL
-  for (int step = lanes / 2; step > 0; step /= 2) v = max(v, __builtin_shuffle(v, (I)iota() ^ step));
-  return v;
+  F all[1] = {v};
+  reduce_lanes(all, [](F a, F b) { return max(a, b); });
+  return all[0];
 }
 
 // All lanes of a vector in memory, or the first few.

@@ -1,6 +1,9 @@
 // Elementary functions on vectors. Errors are bounds over all float32 inputs, in units in the last place;
 // tests/test_math.py measures them on every level. NaN stays NaN: where an operand of min or max is NaN, the second is
 // taken.
+//
+// A function of one vector is a chain of some 25 dependent instructions, and a processor looks ahead over three of them
+// at most: `NAME_each` takes several vectors through the chain side by side, with the bits of one at a time.
 #pragma once
 
 #include "vec.h"
@@ -8,13 +11,18 @@
 namespace gencore::GENCORE_LEVEL {
 
 // e^r - 1 for |r| <= ln 2 / 2; the polynomial strays by 3e-9 of e^r.
-GENCORE_INLINE F expm1_reduced(F r) {
-  F p = splat(1.38206617e-3f);
-  p = fma(p, r, splat(8.368674666e-3f));
-  p = fma(p, r, splat(4.166826606e-2f));
-  p = fma(p, r, splat(1.666652113e-1f));
-  p = fma(p, r, splat(4.999999404e-1f));
-  return fma(p, r * r, r);
+template <int N>
+GENCORE_INLINE void expm1_reduced_each(const F (&r)[N], F (&p)[N]) {
+  constexpr float coefficient[] = {8.368674666e-3f, 4.166826606e-2f, 1.666652113e-1f, 4.999999404e-1f};
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = fma(splat(1.38206617e-3f), r[i], splat(coefficient[0]));
+  GENCORE_UNROLL
+  for (int k = 1; k < 4; ++k) {
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], splat(coefficient[k]));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i] * r[i], r[i]);
 }
 
 // x - n ln 2, in two parts of ln 2 (Cody and Waite).
@@ -24,58 +32,101 @@ GENCORE_INLINE F minus_multiple_of_ln2(F x, F n) {
 
 // e^x; subnormal below -87.3, 0 below -104, inf above 88.7. 1.1 ulp.
 // 2^n comes as two factors, so that no exponent overflows.
+template <int N>
+GENCORE_INLINE void exp_each(F (&x)[N]) {
+  I n[N];
+  F p[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    x[i] = min(splat(89.0f), max(splat(-104.0f), x[i]));
+    n[i] = round_to_int(x[i] * 1.44269504088896341f);
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) x[i] = minus_multiple_of_ln2(x[i], to_float(n[i]));
+  expm1_reduced_each(x, p);
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const I half = n[i] >> 1;
+    x[i] = (p[i] + 1.0f) * as_float((half + 127) << 23) * as_float((n[i] - half + 127) << 23);
+  }
+}
 GENCORE_INLINE F exp(F x) {
-  x = min(splat(89.0f), max(splat(-104.0f), x));
-  const I n = round_to_int(x * 1.44269504088896341f), half = n >> 1;
-  const F p = expm1_reduced(minus_multiple_of_ln2(x, to_float(n))) + 1.0f;
-  return p * as_float((half + 127) << 23) * as_float((n - half + 127) << 23);
+  F v[1] = {x};
+  exp_each(v);
+  return v[0];
 }
 
 // e^-|x|, the tail that logistic and softplus are made of: 1.1 ulp, and 0 from |x| = 87.69 on, where e^-|x| < 2^-126.
 // t's low bits are n + 127: shifted up they are 2^n, or 0 for n = -127.
+template <int N>
+GENCORE_INLINE void exp_minus_abs_each(F (&x)[N]) {
+  F t[N], p[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    x[i] = max(splat(-88.0f), as_float(as_int(x[i]) | static_cast<std::int32_t>(0x80000000u)));
+    t[i] = fma(x[i], splat(1.44269504088896341f), splat(12582912.0f + 127.0f));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) x[i] = minus_multiple_of_ln2(x[i], t[i] - splat(12582912.0f + 127.0f));
+  expm1_reduced_each(x, p);
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const F power = as_float(as_int(t[i]) << 23);
+    x[i] = fma(p[i], power, power);
+  }
+}
 GENCORE_INLINE F exp_minus_abs(F x) {
-  const F a = max(splat(-88.0f), as_float(as_int(x) | static_cast<std::int32_t>(0x80000000u)));
-  const F t = fma(a, splat(1.44269504088896341f), splat(12582912.0f + 127.0f));
-  const F power = as_float(as_int(t) << 23);
-  const F p = expm1_reduced(minus_multiple_of_ln2(a, t - splat(12582912.0f + 127.0f)));
-  return fma(p, power, power);
+  F v[1] = {x};
+  exp_minus_abs_each(v);
+  return v[0];
 }
 
 // 1 - e^-x for x >= 0: the slope of softplus, from its value. 1.4 ulp, also where it is small.
 GENCORE_INLINE F one_minus_exp_minus(F x) {
   const F a = max(splat(-88.0f), -x);
   const F n = round(a * 1.44269504088896341f);
-  const F p = expm1_reduced(minus_multiple_of_ln2(a, n));
+  const F r[1] = {minus_multiple_of_ln2(a, n)};
+  F p[1];
+  expm1_reduced_each(r, p);
   const F power = as_float((round_to_int(n) + 127) << 23);
-  return fma(-power, p, 1.0f - power);
+  return fma(-power, p[0], 1.0f - power);
 }
 
-// ln x; -inf at 0, and below it, where no kernel goes. 0.9 ulp.
+// ln(x 2^-shift) of normal, finite x > 0.
+template <int N>
+GENCORE_INLINE void log_normal_each(F (&x)[N], F shift = F{}) {
+  constexpr float coefficient[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                   -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+  F exponent[N], r[N], p[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {  // mantissa in [sqrt(1/2), sqrt(2))
+    const U bits_of_x = (U)x[i];
+    const I e = (I)(bits_of_x - 0x3f3504f3u) >> 23;
+    r[i] = as_float((I)(bits_of_x - ((U)e << 23))) - 1.0f;
+    exponent[i] = to_float(e) - shift;
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = fma(splat(7.0376836292e-2f), r[i], splat(coefficient[0]));
+  GENCORE_UNROLL
+  for (int k = 1; k < 8; ++k) {
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], splat(coefficient[k]));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const F z = r[i] * r[i];
+    F y = fma(exponent[i], splat(-2.12194440e-4f), p[i] * r[i] * z);
+    y = r[i] + fma(z, splat(-0.5f), y);
+    x[i] = fma(exponent[i], splat(0.693359375f), y);
+  }
+}
+
+// ln x; -inf at 0, and below it, where no kernel goes. 0.9 ulp. Subnormal x is scaled up first.
 GENCORE_INLINE F log(F x) {
-  const Mask tiny = less(x, splat(1.17549435e-38f));  // subnormal: scale up
-  const F scaled = select(tiny, x * 8388608.0f, x);
-  // mantissa in [sqrt(1/2), sqrt(2)).
-  const U bits_of_x = (U)scaled;
-  const I e = (I)(bits_of_x - 0x3f3504f3u) >> 23;
-  const F m = as_float((I)(bits_of_x - ((U)e << 23)));
-  const F ef = to_float(e) - select(tiny, splat(23.0f), splat(0.0f));
-  const F r = m - 1.0f;
-  const F z = r * r;
-  F p = splat(7.0376836292e-2f);
-  p = fma(p, r, splat(-1.1514610310e-1f));
-  p = fma(p, r, splat(1.1676998740e-1f));
-  p = fma(p, r, splat(-1.2420140846e-1f));
-  p = fma(p, r, splat(1.4249322787e-1f));
-  p = fma(p, r, splat(-1.6668057665e-1f));
-  p = fma(p, r, splat(2.0000714765e-1f));
-  p = fma(p, r, splat(-2.4999993993e-1f));
-  p = fma(p, r, splat(3.3333331174e-1f));
-  F y = p * r * z;
-  y = fma(ef, splat(-2.12194440e-4f), y);
-  y = fma(z, splat(-0.5f), y);
-  y = r + y;
-  y = fma(ef, splat(0.693359375f), y);
-  y = select(less(x, splat(__builtin_inff())), y, x);
+  const Mask tiny = less(x, splat(1.17549435e-38f));
+  F v[1] = {select(tiny, x * 8388608.0f, x)};
+  log_normal_each(v, select(tiny, splat(23.0f), splat(0.0f)));
+  const F y = select(less(x, splat(__builtin_inff())), v[0], x);
   return select(less_equal(x, splat(0.0f)), splat(-__builtin_inff()), y);
 }
 
@@ -111,24 +162,43 @@ GENCORE_INLINE F tanh(F x) {
 }
 
 // cos(2 pi t) and sin(2 pi t) for t in [0, 1]; zeros and ones are exact. 2.2 ulp.
+template <int N>
+GENCORE_INLINE void cos_sin_turn_each(const F (&t)[N], F (&cosine)[N], F (&sine)[N]) {
+  F q[N], r[N], z[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    q[i] = round(t[i] * 4.0f);                            // quarter turns, 0 .. 4
+    r[i] = (t[i] - q[i] * 0.25f) * 6.28318530717958648f;  // |r| <= pi / 4; t - q / 4 is exact
+    z[i] = r[i] * r[i];
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    sine[i] = fma(splat(-1.9515295891e-4f), z[i], splat(8.3321608736e-3f));
+    cosine[i] = fma(splat(2.443315711809948e-5f), z[i], splat(-1.388731625493765e-3f));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    sine[i] = fma(sine[i], z[i], splat(-1.6666654611e-1f));
+    cosine[i] = fma(cosine[i], z[i], splat(4.166664568298827e-2f));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const F s = fma(sine[i] * z[i], r[i], r[i]);
+    const F c = fma(cosine[i] * z[i], z[i], fma(z[i], splat(-0.5f), splat(1.0f)));
+    const I quarter = round_to_int(q[i]);
+    const I odd = -(quarter & 1);  // all ones where sine and cosine swap
+    const I cos_bits = (as_int(s) & odd) | (as_int(c) & ~odd);
+    const I sin_bits = (as_int(c) & odd) | (as_int(s) & ~odd);
+    cosine[i] = as_float(cos_bits ^ (((quarter + 1) & 2) << 30));
+    sine[i] = as_float(sin_bits ^ ((quarter & 2) << 30));
+  }
+}
 GENCORE_INLINE void cos_sin_turn(F t, F& cosine, F& sine) {
-  const F q = round(t * 4.0f);                         // quarter turns, 0 .. 4
-  const F r = (t - q * 0.25f) * 6.28318530717958648f;  // |r| <= pi / 4; t - q / 4 is exact
-  const F z = r * r;
-  F s = splat(-1.9515295891e-4f);
-  s = fma(s, z, splat(8.3321608736e-3f));
-  s = fma(s, z, splat(-1.6666654611e-1f));
-  s = fma(s * z, r, r);
-  F c = splat(2.443315711809948e-5f);
-  c = fma(c, z, splat(-1.388731625493765e-3f));
-  c = fma(c, z, splat(4.166664568298827e-2f));
-  c = fma(c * z, z, fma(z, splat(-0.5f), splat(1.0f)));
-  const I quarter = round_to_int(q);
-  const I odd = -(quarter & 1);  // all ones where sine and cosine swap
-  const I cos_bits = (as_int(s) & odd) | (as_int(c) & ~odd);
-  const I sin_bits = (as_int(c) & odd) | (as_int(s) & ~odd);
-  cosine = as_float(cos_bits ^ (((quarter + 1) & 2) << 30));
-  sine = as_float(sin_bits ^ ((quarter & 2) << 30));
+  const F v[1] = {t};
+  F c[1], s[1];
+  cos_sin_turn_each(v, c, s);
+  cosine = c[0];
+  sine = s[0];
 }
 
 // sum_j ln(1 + e^x_j): the positive parts and the product of the factors 1 + e^-|x_j|, each in [1, 2], kept apart, so

@@ -6,6 +6,7 @@
 #include "../runtime/scratch.h"
 #include "../runtime/table.h"
 #include "bernoulli.h"
+#include "elements.h"
 #include "noise.h"
 #include "parallel.h"
 
@@ -30,27 +31,21 @@ GENCORE_INLINE philox::Stream stream_of(const sample::Coordinates& op, philox::D
   return philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + row));
 }
 
-// Fills op.out 64 units at a time.
+// Fills op.out tile by tile.
 template <class Op, class Noise>
-void fill(const Op& op, philox::Domain domain, const Noise& noise) {
-  constexpr int n = 4 * parts;
-  for_each_stretch(op.out.shape[0], op.out.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
-    const PhiloxRow row{op.key, stream_of(op, domain, r)};
-    float* out = op.out.row(r);
-    for (std::int64_t u = first; u < end; u += 64 * superblocks_at_once) {
-      Superblock random[superblocks_at_once];
-      philox_superblocks(row, static_cast<std::uint32_t>(u / 64), random);
-      GENCORE_UNROLL
-      for (int s = 0; s < superblocks_at_once; ++s) {
-        U words[n];
-        GENCORE_UNROLL
-        for (int i = 0; i < n; ++i) words[i] = random[s].word[i / parts][i % parts];
-        to_noise(noise, words, n, [&](int i, F value) {
-          const std::int64_t unit = u + 64 * s + i * lanes;
-          store_up_to(out + unit, value, end - unit);
-        });
-      }
-    }
+void fill(const Op& op, philox::Domain domain, Noise noise) {
+  const std::int64_t rows = op.out.shape[0], units = op.out.shape[1], block = max_of(task_units / max_of(units, 1), 1);
+  const std::int64_t stretch = round_up(task_units, tile_units), cuts = ceil_div(units, stretch);
+  const NoiseSource source{op.key, stream_of(op, domain, 0)};
+  parallel_for(ceil_div(rows, block) * cuts, [&](std::int64_t task) {
+    const std::int64_t first = task % cuts * stretch, end = min_of(first + stretch, units);
+    for_each_tile(task / cuts * block, min_of(rows, (task / cuts + 1) * block), end - first, tile_units,
+                  [&](const Tile& tile) {
+      TileBuffer draws;
+      fill_tile(noise, source, tile.row, tile.rows, first + tile.first, tile.units, draws.data());
+      float* out = op.out.row(tile.row) + first + tile.first;
+      for_each_vector(tile.size(), [&](std::int64_t i, auto at) { at.store(out + i, load(draws.data() + i)); });
+    });
   });
 }
 

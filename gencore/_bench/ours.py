@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any, cast
 
 import numpy as np
 
+import gencore as gc
+from gencore import autograd
 from gencore.kernels import dense, optim, sample
 from gencore.kernels import rbm as kernels
 
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import AIS_TEMPERATURES, LOG_PARTITION, Adam, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import (
+    AIS_TEMPERATURES,
+    FACTOR,
+    LOG_PARTITION,
+    Adam,
+    Ais,
+    Cd,
+    Chain,
+    Entropy,
+    Gemm,
+    Gibbs,
+    Gumbel,
+    Layer,
+    LogZ,
+    Reparam,
+    Variates,
+)
 
 
 @does("gemm", "gencore")
@@ -21,6 +40,23 @@ def gemm(p: Gemm, threads: int) -> Candidate:
 
     def call() -> Array:
         return dense.matmul(p.a, p.b, out=out)
+
+    return Candidate(call, call)
+
+
+@does("linear_vjp", "gencore")
+def linear_vjp(p: Layer, threads: int) -> Candidate:
+    def call() -> object:
+        return dense.linear_vjp(p.grad, p.x, p.w, p.y, activation="tanh")
+
+    return Candidate(call, call)
+
+
+@does("bce", "gencore")
+def bce(p: Entropy, threads: int) -> Candidate:
+    def call() -> tuple[Array, Array]:
+        value = dense.bernoulli_log_prob(p.logits, p.targets)
+        return value, dense.bernoulli_log_prob_vjp(p.grad, p.logits, p.targets)
 
     return Candidate(call, call)
 
@@ -34,6 +70,31 @@ def variates(p: Variates, threads: int) -> Candidate:
         return sample.bernoulli(p.p, 1, step=next(steps), out=out)
 
     return Candidate(call, lambda: call().copy(), units=p.p.size)
+
+
+@does("reparam", "gencore")
+def reparam(p: Reparam, threads: int) -> Candidate:
+    # Kernels are typed for arrays.
+    mu, logvar = (cast(Array, autograd.tensor(x, requires_grad=True)) for x in (p.mu, p.logvar))
+    steps = count()
+
+    def call() -> list[Any]:
+        results: Any = sample.gaussian_reparam(mu, logvar, 1, step=next(steps))
+        return [*results, *autograd.grad(results, cast(Any, [mu, logvar]), [p.grad_z, p.grad_kl])]
+
+    return Candidate(call, lambda: [x.numpy() for x in call()], note="through the tape")
+
+
+@does("gumbel", "gencore")
+def gumbel(p: Gumbel, threads: int) -> Candidate:
+    logits = cast(Array, autograd.tensor(p.logits, requires_grad=True))
+    steps = count()
+
+    def call() -> list[Any]:
+        y: Any = sample.gumbel_softmax(logits, p.tau, 1, step=next(steps))
+        return [y, autograd.grad(y, cast(Any, logits), p.grad)]
+
+    return Candidate(call, lambda: [x.numpy() for x in call()], note="through the tape")
 
 
 @does("gibbs", "gencore")
@@ -141,3 +202,19 @@ def adam(p: Adam, threads: int) -> Candidate:
         return params
 
     return Candidate(call, sample, prepare=prepare, workspace=p.nbytes)
+
+
+@does("autograd", "gencore")
+def autograd(p: Chain, threads: int) -> Candidate:
+    x, b = (gc.tensor(a, requires_grad=True) for a in (p.x, p.b))
+    w = gc.tensor(p.w)
+
+    def call() -> tuple[float, Array, Array]:
+        y = x
+        for _ in range(p.steps):
+            y = (y * FACTOR + b).tanh() - w
+        value = y.sum()
+        dx, db = gc.grad(value, [x, b])
+        return value.item(), dx.numpy(), db.numpy()
+
+    return Candidate(call, call)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,22 @@ from . import machine
 from .measure import Candidate
 from .reference import Array, Rbm
 from .registry import does
-from .works import LOG_PARTITION, Adam, Ais, Cd, Gemm, Gibbs, LogZ, Variates
+from .works import (
+    FACTOR,
+    LOG_PARTITION,
+    Adam,
+    Ais,
+    Cd,
+    Chain,
+    Entropy,
+    Gemm,
+    Gibbs,
+    Gumbel,
+    Layer,
+    LogZ,
+    Reparam,
+    Variates,
+)
 
 ONE = np.float32(1)
 
@@ -77,6 +93,61 @@ def gemm(p: Gemm, threads: int) -> Candidate:
     return Candidate(lambda: np.dot(p.a, p.b, out=out), lambda: np.dot(p.a, p.b, out=out))
 
 
+@does("linear_vjp", "numpy")
+def linear_vjp(p: Layer, threads: int) -> Candidate:
+    dz, grad_x, grad_w = np.empty_like(p.y), np.empty_like(p.x), np.empty_like(p.w)
+    ones = np.ones(len(p.x), np.float32)
+
+    def call() -> tuple[Array, Array, Array]:
+        np.multiply(p.y, p.y, out=dz)
+        np.subtract(ONE, dz, out=dz)
+        np.multiply(dz, p.grad, out=dz)
+        np.dot(dz, p.w.T, out=grad_x)
+        np.dot(p.x.T, dz, out=grad_w)
+        return grad_x, grad_w, ones @ dz
+
+    return Candidate(call, call, workspace=dz.nbytes)
+
+
+@does("bce", "numpy")
+def bce(p: Entropy, threads: int) -> Candidate:
+    x, t = p.logits, p.targets.astype(np.float32)
+    tail, work, slope, value = (
+        np.empty_like(x),
+        np.empty_like(x),
+        np.empty_like(x),
+        np.empty(len(x), np.float32),
+    )
+
+    def task(rows: slice) -> Callable[[], None]:
+        def run() -> None:  # e^-x overflows for no logit here
+            for i in range(rows.start, rows.stop, 16):  # rows that stay near
+                part = slice(i, min(i + 16, rows.stop))
+                e, q, s = tail[part], work[part], slope[part]
+                np.negative(x[part], out=e)
+                np.exp(e, out=e)
+                e += ONE
+                np.reciprocal(e, out=q)
+                np.subtract(t[part], q, out=s)
+                s *= p.grad[part, None]
+                np.log(e, out=e)
+                np.subtract(t[part], ONE, out=q)
+                q *= x[part]
+                q -= e
+                np.sum(q, axis=1, out=value[part])
+
+        return run
+
+    run = together([task(rows) for rows in split(len(x), threads)])
+
+    def call() -> tuple[Array, Array]:
+        run()
+        return value, slope
+
+    note = "targets already float32"
+    return Candidate(call, call, workspace=tail.nbytes + work.nbytes + t.nbytes, blas_threads=1, note=note)
+
+
 @does("philox", "numpy")
 def variates(p: Variates, threads: int) -> Candidate:
     out, uniform = np.empty(p.p.shape, bool), np.empty(p.p.shape, np.float32)
@@ -99,6 +170,87 @@ def variates(p: Variates, threads: int) -> Candidate:
         return out.copy()
 
     return Candidate(call, sample, units=p.p.size, workspace=uniform.nbytes, blas_threads=1)
+
+
+def blocks(rows: slice, size: int) -> list[slice]:
+    """Rows in blocks that stay in the cache."""
+    return [slice(i, min(i + size, rows.stop)) for i in range(rows.start, rows.stop, size)]
+
+
+@does("reparam", "numpy")
+def reparam(p: Reparam, threads: int) -> Candidate:
+    moved, excess, z, by_mu, by_logvar = (np.empty_like(p.mu) for _ in range(5))
+    kl, half, size = np.empty(len(p.mu), np.float32), np.float32(0.5), max(1, 12_800 // p.mu.shape[1])
+    parts = split(len(p.mu), threads)
+
+    def forward(rows: slice, rng: np.random.Generator) -> None:
+        for at in blocks(rows, size):
+            m, v, e, s = p.mu[at], p.logvar[at], moved[at], excess[at]
+            rng.standard_normal(out=e, dtype=np.float32)
+            np.multiply(v, half, out=s)
+            np.exp(s, out=s)
+            e *= s
+            np.add(m, e, out=z[at])
+            s *= s
+            s -= ONE
+            kl[at] = half * (np.einsum("ij,ij->i", m, m) + s.sum(1) - v.sum(1))
+
+    def backward(rows: slice) -> None:
+        for at in blocks(rows, size):
+            g, h, s = p.grad_z[at], p.grad_kl[at, None], by_logvar[at]
+            np.multiply(p.mu[at], h, out=by_mu[at])
+            by_mu[at] += g
+            np.multiply(g, moved[at], out=s)
+            excess[at] *= h
+            s += excess[at]
+            s *= half
+
+    rngs = [np.random.Generator(np.random.SFC64(seed)) for seed in range(len(parts))]
+    there = together([partial(forward, rows, rng) for rows, rng in zip(parts, rngs, strict=True)])
+    back = together([partial(backward, rows) for rows in parts])
+
+    def call() -> tuple[Array, ...]:
+        there()
+        back()
+        return z, kl, by_mu, by_logvar
+
+    return Candidate(call, call, workspace=2 * z.nbytes, blas_threads=1, note="sd eps and e^logvar - 1 kept")
+
+
+@does("gumbel", "numpy")
+def gumbel(p: Gumbel, threads: int) -> Candidate:
+    y, by_logits, product = (np.empty_like(p.logits) for _ in range(3))
+    scale, parts = np.float32(1 / p.tau), split(len(p.logits), threads)
+
+    def forward(rows: slice, rng: np.random.Generator) -> None:
+        for at in blocks(rows, 2048):
+            x = y[at]
+            rng.standard_exponential(out=x, dtype=np.float32)
+            np.log(x, out=x)  # a Gumbel variate is minus this
+            np.subtract(p.logits[at], x, out=x)
+            x -= x.max(1, keepdims=True)
+            x *= scale
+            np.exp(x, out=x)
+            x /= x.sum(1, keepdims=True)
+
+    def backward(rows: slice) -> None:
+        for at in blocks(rows, 2048):
+            g, out = p.grad[at], by_logits[at]
+            np.multiply(g, y[at], out=product[at])
+            np.subtract(g, product[at].sum(1, keepdims=True), out=out)
+            out *= y[at]
+            out *= scale
+
+    rngs = [np.random.Generator(np.random.SFC64(seed)) for seed in range(len(parts))]
+    there = together([partial(forward, rows, rng) for rows, rng in zip(parts, rngs, strict=True)])
+    back = together([partial(backward, rows) for rows in parts])
+
+    def call() -> tuple[Array, Array]:
+        there()
+        back()
+        return y, by_logits
+
+    return Candidate(call, call, workspace=product.nbytes, blas_threads=1)
 
 
 @does("gibbs", "numpy")
@@ -407,3 +559,23 @@ def adam(p: Adam, threads: int) -> Candidate:
         return params
 
     return Candidate(call, sample, prepare=prepare, workspace=p.nbytes + threads * 8 * piece)
+
+
+@does("autograd", "numpy")
+def autograd(p: Chain, threads: int) -> Candidate:
+    factor = np.float32(FACTOR)
+
+    def call() -> tuple[float, Array, Array]:
+        y, states = p.x, []
+        for _ in range(p.steps):
+            t = np.tanh(y * factor + p.b)
+            states.append(t)
+            y = t - p.w
+        g, db = np.ones_like(y), np.zeros_like(y)
+        for t in reversed(states):
+            g = g - g * t * t
+            db += g
+            g = g * factor
+        return float(y.sum()), g, db
+
+    return Candidate(call, call, note="the gradient written by hand: what the ops alone cost")

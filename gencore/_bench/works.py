@@ -91,6 +91,74 @@ def gemm_work(m: int, n: int, k: int) -> Work:
     return Work(f"gemm_{m}x{n}x{k}", f"GEMM {m}x{n}x{k}", "gemm", problem, cost, check)
 
 
+class Layer(NamedTuple):
+    """Backward of y = tanh(x w + bias): the gradients (x, w, bias) of a float32 layer, given that of y."""
+
+    x: Array
+    w: Array
+    y: Array
+    grad: Array
+
+
+@lru_cache
+def _layer(tiny: bool) -> Layer:
+    m, k, n = (8, 49, 31) if tiny else (128, 784, 500)
+    rng = np.random.default_rng(12)
+    x, w, grad = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
+    w /= np.float32(k**0.5)
+    return Layer(x, w, np.tanh(x @ w), grad)
+
+
+def _layer_cost(p: Layer) -> Cost:
+    (m, k), n = p.x.shape, p.w.shape[1]
+    return Cost(4.0 * m * n * k, 0, "multiply-adds of the two products")
+
+
+def _check_layer(p: Layer, candidate: Candidate) -> str:
+    """`sample() -> (grad_x, grad_w, grad_bias)`."""
+    x, w, y, grad = (a.astype(float) for a in p)
+    dz = grad * (1 - y * y)
+    # 1 - y^2 may lose a unit of 1; then at most as many roundings as a sum has terms, of a sum of magnitudes.
+    size, terms = np.abs(grad), max(*p.x.shape, p.w.shape[1]) + 8
+    exact = (dz @ w.T, x.T @ dz, dz.sum(0))
+    magnitudes = (size @ np.abs(w.T), np.abs(x.T) @ size, size.sum(0))
+    for name, got, want, magnitude in zip("xwb", candidate.sample(), exact, magnitudes, strict=True):
+        said = reference.close(f"gradient of {name}", got, want, EPS * terms * float(magnitude.max()))
+    return said
+
+
+class Entropy(NamedTuple):
+    """Log-probability of targets under Bernoulli units, one number a row, and its gradient for the logits."""
+
+    logits: Array
+    targets: Array  # uint8
+    grad: Array  # of each row's log-probability
+
+
+@lru_cache
+def _entropy(tiny: bool) -> Entropy:
+    n, units = (8, 49) if tiny else (128, 784)
+    rng = np.random.default_rng(13)
+    logits = rng.normal(0, 3, (n, units)).astype(np.float32)
+    targets = (rng.random((n, units)) < reference.logistic(logits)).astype(np.uint8)
+    return Entropy(logits, targets, np.full(n, 1 / n, np.float32))
+
+
+def _entropy_cost(p: Entropy) -> Cost:
+    return Cost(0, 9.0 * p.logits.size, "logits and targets read once, the gradient written")
+
+
+def _check_entropy(p: Entropy, candidate: Candidate) -> str:
+    """`sample() -> (log-probabilities (n,), gradient (n, units))`."""
+    x, t = p.logits.astype(float), p.targets.astype(float)
+    terms = t * x - reference.softplus(x)
+    value, slope = candidate.sample()
+    exact = p.grad[:, None] * (t - reference.logistic(x))
+    reference.close("gradient", slope, exact, 8 * EPS * float(p.grad.max()))
+    bound = EPS * x.shape[1] * float(np.abs(terms).sum(1).max())  # a sum in float32, at its worst
+    return reference.close("log-probability", value, terms.sum(1), bound)
+
+
 # --- sample -------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +192,101 @@ def _check_variates(p: Variates, candidate: Candidate) -> str:
     got = np.stack([statistics(candidate.sample()) for _ in range(30)])
     want = np.stack([statistics(rng.random(p.p.shape) < p.p) for _ in range(30)])
     return reference.same_distribution("draws", got, want)
+
+
+@dataclass(frozen=True, eq=False)
+class Reparam:
+    """Gaussian draws and their KL divergence, forward, and backward from given gradients of both."""
+
+    mu: Array
+    logvar: Array
+    grad_z: Array
+    grad_kl: Array
+
+    def check(self, candidate: Candidate) -> str:
+        """`sample() -> (z, kl, grad_mu, grad_logvar)`. The noise is read off z; the rest follows from it."""
+        z, kl, by_mu, by_logvar = (np.asarray(x, float) for x in candidate.sample())
+        mu, logvar, g, h = (
+            x.astype(float) for x in (self.mu, self.logvar, self.grad_z, self.grad_kl[:, None])
+        )
+        eps = (z - mu) * np.exp(-logvar / 2)
+
+        def statistics(x: Array) -> Array:
+            return np.stack([x, x**2, x**3, x**4, np.abs(x), x * np.roll(x, 1), x * np.roll(x, 16)], axis=1)
+
+        normal = np.random.default_rng(14).standard_normal(eps.size)
+        found = reference.same_distribution("noise", statistics(eps.ravel()), statistics(normal))
+        terms = mu**2 + np.exp(logvar) + 1 + np.abs(logvar)
+        bound = 16 * EPS * float(terms.sum(1).max())
+        reference.close("kl", kl, 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(1), bound)
+        bound = 16 * EPS * float((np.abs(g) + np.abs(h * mu)).max())
+        reference.close("gradient by mu", by_mu, g + h * mu, bound)
+        # z - mu is known to the rounding of z.
+        want = 0.5 * (g * (z - mu) + h * np.expm1(logvar))
+        bound = (
+            16 * EPS * float((np.abs(g) * (np.abs(z) + np.abs(mu)) + np.abs(h) * (np.exp(logvar) + 1)).max())
+        )
+        return f"{found}; {reference.close('gradient by logvar', by_logvar, want, bound)}"
+
+
+def reparam_work(rows: int, units: int) -> Work:
+    """Reparameterised Gaussians."""
+
+    @lru_cache
+    def problem(tiny: bool) -> Reparam:
+        rng = np.random.default_rng(13)
+        shape = (60, min(units, 40)) if tiny else (rows, units)
+        mu, logvar, grad = (rng.standard_normal(shape, np.float32) for _ in range(3))
+        return Reparam(mu, logvar, grad, rng.standard_normal(shape[0], np.float32))
+
+    def cost(p: Reparam) -> Cost:
+        return Cost(0, 4.0 * (7 * p.mu.size + 2 * p.grad_kl.size), "each array read or written once a pass")
+
+    name = f"reparam_{rows}x{units}"
+    return Work(
+        name, f"Gaussian draws and KL {rows}x{units}, there and back", "reparam", problem, cost, Reparam.check
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Gumbel:
+    """Gumbel-softmax draws at temperature tau, forward, and backward from a given gradient."""
+
+    logits: Array
+    grad: Array
+    tau: float = 0.7
+
+    def check(self, candidate: Candidate) -> str:
+        """`sample() -> (y, grad_logits)`. All rows of logits are alike: rows of y are independent draws of one law."""
+        y, by_logits = (np.asarray(x, float) for x in candidate.sample())
+        reference.close("sums of rows", y.sum(1), np.ones(len(y)), 16 * EPS)
+        noise = np.random.default_rng(16).gumbel(size=self.logits.shape)
+        x = (self.logits + noise) / self.tau
+        want = np.exp(x - x.max(1, keepdims=True))
+        want /= want.sum(1, keepdims=True)
+
+        def statistics(y: Array) -> Array:
+            return np.concatenate(
+                [y, y**2, np.eye(y.shape[1])[y.argmax(1)], y * np.roll(y, 1, axis=0)], axis=1
+            )
+
+        found = reference.same_distribution("draws", statistics(y), statistics(want))
+        grad = self.grad.astype(float)
+        gradient = y * (grad - (grad * y).sum(1, keepdims=True)) / self.tau
+        bound = 16 * EPS * float(np.abs(grad).max()) / self.tau
+        return f"{found}; {reference.close('gradient', by_logits, gradient, bound)}"
+
+
+@lru_cache
+def _gumbel(tiny: bool) -> Gumbel:
+    rng = np.random.default_rng(15)
+    shape = (500, 10) if tiny else (104_857, 10)
+    logits = np.tile(rng.standard_normal(shape[1], np.float32), (shape[0], 1))
+    return Gumbel(logits, rng.standard_normal(shape, np.float32))
+
+
+def _gumbel_cost(p: Gumbel) -> Cost:
+    return Cost(0, 4.0 * 5 * p.logits.size, "each array read or written once a pass")
 
 
 # --- rbm ----------------------------------------------------------------------------------------------------
@@ -404,6 +567,55 @@ def _adam_cost(p: Adam) -> Cost:
     return Cost(14.0 * p.size, 28.0 * p.size, "parameter, gradient, moments read; all but gradient written")
 
 
+# --- autograd -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A chain of small ops and its gradient: `steps` times y = tanh(FACTOR y + b) - w from y = x, then sum(y).
+
+    Four ops a step, of every common kind: with a number, with a leaf that gradients add up in, a function, and with an
+    array that needs no gradient. Vectors are so short that an op costs what calling it costs.
+    """
+
+    x: Array
+    b: Array
+    w: Array
+    steps: int
+
+    def check(self, candidate: Candidate) -> str:
+        """`sample() -> (value, dx, db)`."""
+        y, slopes = self.x.astype(float), []
+        for _ in range(self.steps):
+            t = np.tanh(FACTOR * y + self.b)
+            slopes.append(1 - t * t)
+            y = t - self.w
+        g, db, growth = np.ones_like(y), np.zeros_like(y), 1.0
+        for slope in reversed(slopes):
+            db += g * slope
+            g = FACTOR * g * slope
+            growth = max(growth, float(np.abs(g).max()))
+        value, dx, got = candidate.sample()
+        # Eight roundings a step, forward and back, each of which grows at most as a gradient does.
+        relative = 8 * self.steps * EPS * growth
+        reference.close("value", value, y.sum(), relative * float(np.abs(y).sum()))
+        reference.close("dx", dx, g, relative * growth)
+        return reference.close("db", got, db, relative * float(np.abs(db).max()))
+
+
+FACTOR = 1.001
+
+
+@lru_cache
+def _chain(tiny: bool) -> Chain:
+    x, b = 0.03 * np.random.default_rng(9).standard_normal((2, 8)).astype(np.float32)
+    return Chain(x, b, b, 5 if tiny else 250)
+
+
+def _chain_cost(p: Chain) -> Cost:
+    return Cost(12.0 * p.steps * p.x.size, 0, "an operation an element and op, two more on the way back")
+
+
 WORKS = {
     work.name: work
     for work in (
@@ -416,6 +628,15 @@ WORKS = {
             for shape in ((1024, 1024, 1024), (128, 500, 784), (64, 256, 256), (32, 64, 64), (1, 512, 512))
         ),
         Work(
+            "linear_vjp",
+            "tanh layer backward 128x784x500",
+            "linear_vjp",
+            _layer,
+            _layer_cost,
+            _check_layer,
+        ),
+        Work("bce", "Bernoulli loss + grad, 128x784", "bce", _entropy, _entropy_cost, _check_entropy),
+        Work(
             "free_energy",
             "log-likelihood of 10,000 rows",
             "free_energy",
@@ -425,8 +646,19 @@ WORKS = {
         ),
         Work("log_z", "exact log Z 784x20", "log_z", _log_z, _log_z_cost, _check_log_z, 2**20),
         Work("philox", "Bernoulli draw, one variate", "philox", _variates, _variates_cost, _check_variates),
+        reparam_work(10_000, 100),
+        reparam_work(50_000, 20),
+        Work(
+            "gumbel",
+            "Gumbel-softmax 104,857x10, there and back",
+            "gumbel",
+            _gumbel,
+            _gumbel_cost,
+            Gumbel.check,
+        ),
         Work("pseudo", "pseudo-likelihood of 128 rows", "pseudo", _pseudo, _pseudo_cost, _check_pseudo),
         Work("adam", "Adam step, 1.3 M parameters", "adam", _adam, _adam_cost, Adam.check),
+        Work("autograd", "gradient of 1,000 small ops", "autograd", _chain, _chain_cost, Chain.check),
     )
 }
 

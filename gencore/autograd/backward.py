@@ -86,7 +86,7 @@ def propagate(roots: list[tuple[AnyNode, Any]], create_graph: bool, retain: bool
             i += 1
             if parent is None or (wanted is not None and parent not in wanted):
                 continue
-            value = rules[i] if i < len(rules) else None
+            value: Any = rules[i] if i < len(rules) else None
             if op.joint is None:
                 if value is None:
                     raise op.missing(i)
@@ -126,9 +126,7 @@ def _joint(node: Node, wanted: set[AnyNode] | None, g: Any, ans: Any, args: list
 
 def _as_tensors(node: Node, args: list[Any], ans: Any) -> tuple[list[Any], Any]:
     """What a node kept, as Tensors that know where they came from."""
-    wrapped = [
-        a if p is None or a is p else wrap(a, p) for a, p in zip(args, node.parents, strict=True)
-    ]
+    wrapped = [a if p is None or a is p else wrap(a, p) for a, p in zip(args, node.parents, strict=True)]
     if isinstance(ans, tuple):
         return wrapped, like(ans, [wrap(a, Output(node, i, a)) for i, a in enumerate(ans)])
     return wrapped, None if ans is None else wrap(ans, node)
@@ -149,7 +147,7 @@ def _start(name: str, output: Tensor, gradient: Any, create_graph: bool) -> tupl
             )
         gradient = np.ones_like(data)
     elif not hasattr(gradient, "dtype"):  # a number, a list
-        gradient = np.asarray(gradient, data.dtype)
+        gradient = np.asarray(gradient, data.dtype, like=data)
     if gradient.shape != output.shape:
         raise ValueError(f"{name}: expected gradient of shape {output.shape}, received {gradient.shape}")
     if gradient.dtype != data.dtype:
@@ -192,6 +190,11 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bo
         propagate([root], create_graph, retain_graph or create_graph, None, collect)
 
 
+def _listed(tensors: Any) -> list[Any]:
+    many = isinstance(tensors, Iterable) and not isinstance(tensors, Tensor)
+    return list(tensors) if many else [tensors]
+
+
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
@@ -229,13 +232,15 @@ def grad(
     RuntimeError
         A kept array was edited in place, or freed by an earlier pass.
     """
-    many = not isinstance(inputs, Tensor)
-    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    weights = [None] * len(outs) if grad_outputs is None else grad_outputs
-    weights = [weights] if isinstance(outputs, Tensor) and grad_outputs is not None else list(weights)
+    ins, outs = _listed(inputs), _listed(outputs)
+    if grad_outputs is None:
+        weights = [None] * len(outs)
+    else:
+        weights = [grad_outputs] if isinstance(outputs, Tensor) else list(grad_outputs)
     if len(weights) != len(outs):
-        raise ValueError(f"grad: expected {len(outs)} grad_outputs, one for each output, received {len(weights)}")
+        raise ValueError(
+            f"grad: expected {len(outs)} grad_outputs, one for each output, received {len(weights)}"
+        )
     for i, x in enumerate(ins):
         if not isinstance(x, Tensor) or x._node is None:
             raise ValueError(
@@ -255,4 +260,4 @@ def grad(
                     f"grad: the outputs do not depend on input {i}; give allow_unused=True to get None"
                 )
             found.append(_own(results[node], taken) if node in results else None)
-    return tuple(found) if many else found[0]
+    return found[0] if isinstance(inputs, Tensor) else tuple(found)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gencore.autograd.record import defvjp, method, nondiff, primitive
-from gencore.autograd.tensors import Tensor
+from gencore.autograd.tensors import Tensor, plain
 
 __all__ = ["UFUNCS", "logistic", "relu", "softplus", "where"]
 
@@ -32,9 +33,15 @@ multiply = _ufunc(np.multiply, lambda g, _ans, _a, b: g * b, lambda g, _ans, a, 
 divide = _ufunc(np.true_divide, lambda g, _ans, _a, b: g / b, lambda g, ans, _a, b: -g * ans / b)
 negative = _ufunc(np.negative, lambda g, _ans, _x: -g)
 positive = _ufunc(np.positive, lambda g, _ans, _x: g)
-power = _ufunc(
-    np.power, lambda g, _ans, x, y: _power_base(g, x, y), lambda g, ans, x, _y: _power_exponent(g, ans, x)
-)
+
+
+def _power(x: Any, y: Any) -> Any:
+    return x**y  # NumPy's operator has fast ways for whole exponents that its ufunc lacks
+
+
+power = primitive(_power)
+defvjp(power, lambda g, _ans, x, y: _power_base(g, x, y), lambda g, ans, x, _y: _power_exponent(g, ans, x))
+UFUNCS[np.power] = power
 exp = _ufunc(np.exp, lambda g, ans, _x: g * ans)
 exp2 = _ufunc(np.exp2, lambda g, ans, _x: g * ans * float(np.log(2.0)))
 expm1 = _ufunc(np.expm1, lambda g, ans, _x: g * (ans + 1))
@@ -67,7 +74,7 @@ absolute = _ufunc(np.absolute, lambda g, _ans, x: g * np.sign(x))
 fabs = _ufunc(np.fabs, lambda g, _ans, x: g * np.sign(x))
 hypot = _ufunc(np.hypot, lambda g, ans, x, _y: g * x / ans, lambda g, ans, _x, y: g * y / ans)
 logaddexp = _ufunc(
-    np.logaddexp, lambda g, ans, x, _y: g * _weight(x, ans), lambda g, ans, _x, y: g * _weight(y, ans)
+    np.logaddexp, lambda g, ans, x, _y: g * weights(x, ans), lambda g, ans, _x, y: g * weights(y, ans)
 )
 # Where both are equal, each takes half.
 maximum = _ufunc(np.maximum, lambda g, _ans, x, y: g * _share(x, y), lambda g, _ans, x, y: g * _share(y, x))
@@ -82,38 +89,32 @@ for _flat in (
     _ufunc(_flat)
 
 
-def _plain(x: Any) -> Any:
-    return x._data if isinstance(x, Tensor) else x
-
-
 def _power_base(g: Any, x: Any, y: Any) -> Any:
     """Y x^(y-1), which is 0 for y = 0, also at x = 0."""
     if isinstance(y, int | float):
         return g * (y * x ** (y - 1)) if y != 0 else np.zeros_like(g)
-    return g * y * x ** where(np.equal(_plain(y), 0), _plain(y).dtype.type(1), y - 1)
+    nothing = np.logical_and(np.equal(plain(x), 0), np.equal(plain(y), 0))
+    return g * (y * x ** where(nothing, 0, y - 1))
 
 
 def _power_exponent(g: Any, ans: Any, x: Any) -> Any:
     """x^y log x, taken as 0 where x is not above 0."""
-    positive = np.greater(_plain(x), 0)
-    return g * ans * np.log(where(positive, x, np.ones_like(_plain(x))))
+    if isinstance(x, int | float):
+        return g * (ans * (math.log(x) if x > 0 else 0.0))
+    return g * (ans * np.log(where(np.greater(plain(x), 0), x, 1)))
 
 
 def _share(x: Any, y: Any) -> Any:
-    """1 where x > y, 1/2 where they are equal, else 0; where only y is NaN, 1. In float32 unless x is float64."""
-    a, b = _plain(x), _plain(y)
-    larger = np.greater(a, b) | (np.isnan(b) & ~np.isnan(a))
+    """1 where x > y, 1/2 where they are equal, else 0; where only y is NaN, 1. In the common dtype."""
+    a, b = plain(x), plain(y)
+    larger = np.logical_or(np.greater(a, b), np.greater(np.isnan(b), np.isnan(a)))
     kind = np.result_type(a, b)
     return np.where(larger, kind.type(1), np.where(np.equal(a, b), kind.type(0.5), kind.type(0)))
 
 
-def _weight(x: Any, total: Any) -> Any:
-    """exp(x - total), the share of a term in a log-sum-exp; 0 for terms of -inf, also where all of them are."""
-    return np.exp(np.where(np.isneginf(_plain(x)), -np.inf, x - total))
-
-
-def _float_like(x: Any) -> Any:
-    return _plain(x).dtype.type
+def weights(x: Any, total: Any) -> Any:
+    """exp(x - total), the share of a term in a log-sum-exp; 0 where all terms are -inf."""
+    return np.exp(x - where(np.isfinite(plain(total)), total, 0))
 
 
 @primitive
@@ -124,18 +125,14 @@ def _select(condition: Any, x: Any, y: Any) -> Any:
 defvjp(
     _select,
     None,
-    lambda g, _ans, condition, _x, _y: np.where(_plain(condition), g, _zero(g)),
-    lambda g, _ans, condition, _x, _y: np.where(_plain(condition), _zero(g), g),
+    lambda g, _ans, condition, _x, _y: where(condition, g, 0),
+    lambda g, _ans, condition, _x, _y: where(condition, 0, g),
 )
-
-
-def _zero(g: Any) -> Any:
-    return _float_like(g)(0)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """``x`` where the condition holds, else ``y``; no gradient of what is not taken gets through, NaN included."""
-    return _select(_plain(condition), x, y)
+    return _select(plain(condition), x, y)
 
 
 @primitive
@@ -163,7 +160,7 @@ def relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-defvjp(relu, lambda g, ans, _x: g * (_plain(ans) > 0))
+defvjp(relu, lambda g, ans, _x: g * (plain(ans) > 0))
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -197,8 +194,9 @@ def _install() -> None:
         setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 2))
     for name, ufunc in operators.items():
         setattr(Tensor, f"__r{name}__", _right(UFUNCS[ufunc]))
-    for name, ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
-        setattr(Tensor, f"__{name}__", method(UFUNCS[ufunc], 1))
+    unary = {"neg": negative, "pos": positive, "abs": absolute, "invert": UFUNCS[np.invert]}
+    for name, op in unary.items():
+        setattr(Tensor, f"__{name}__", method(op, 1))
     for function in (exp, expm1, log, log1p, sqrt, square, sin, cos, tanh, logistic, softplus, relu):
         setattr(Tensor, function.__name__, method(function, 1))
     setattr(Tensor, "abs", method(absolute, 1))  # noqa: B010 (a type checker knows another type)

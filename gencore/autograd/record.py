@@ -31,7 +31,11 @@ __all__ = ["defvjp", "nondiff", "primitive"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NO_OPTIONS: dict[str, Any] = {}
+ARGUMENTS = ~(TRACED | ANSWER)
 _new: Callable[[type[Node]], Node] = object.__new__
+_new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
+ndarray = np.ndarray
+Marks = list[tuple[Watch, int]]
 
 
 def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -55,27 +59,30 @@ def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     watch = args[0]._watch if op.view and isinstance(args[0], Tensor) else None
     if not reads or not mode.enabled or op.differentiable is False:
         return _without_history(data, watch)
-    node = _new(Node)  # set up here: a constructor would cost as much as the rest
+    node = _new(Node)  # here and below set up without a constructor, which would cost as much as the rest
     node.op, node.parents, node.kwargs, node.order = op, parents, kwargs, next_order()
-    if reads <= TRACED | ANSWER and None not in parents and not kwargs:
+    marks: Any = ()
+    if not reads & ARGUMENTS and None not in parents and not kwargs:
         node.args = parents
-        marks: list[tuple[Watch, int]] = []
     else:
-        node.args = raws
-        marks = _keep(args, raws, parents, kwargs, reads)
-    node.marks = marks
-    if type(data) is not np.ndarray:
+        node.args, marks = _keep(args, raws, parents, reads)
+        for option in kwargs.values():
+            _watch_arrays(option, marks)
+    if type(data) is not ndarray:
         if isinstance(data, tuple):
             return _several(node, data, reads, marks)
         data = _array(op, data)
     node.shape, node.dtype = data.shape, data.dtype
-    result = wrap(data, node, watch)
+    if watch is None:
+        watch = [0]
     if reads & ANSWER:
         node.ans = data
-        watch = result._watch
-        marks.append((watch, watch[0] if len(watch) == 1 else edits_of(watch)))
+        node.marks = (*marks, (watch, watch[0] if len(watch) == 1 else edits_of(watch)))
     else:
         node.ans = None
+        node.marks = marks
+    result = _new_tensor(Tensor)
+    result._data, result._node, result._watch = data, node, watch
     return result
 
 
@@ -98,43 +105,41 @@ def _array(op: Op, data: Any) -> Any:
     return data
 
 
-def _several(
-    node: Node, data: tuple[Any, ...], reads: int, marks: list[tuple[Watch, int]]
-) -> tuple[Any, ...]:
+def _several(node: Node, data: tuple[Any, ...], reads: int, marks: Marks) -> tuple[Any, ...]:
     arrays = [_array(node.op, d) for d in data]
     results = [wrap(d, Output(node, i, d)) for i, d in enumerate(arrays)]
     node.shape, node.dtype = tuple(d.shape for d in arrays), tuple(d.dtype for d in arrays)
-    node.ans = None
+    node.ans, node.marks = None, marks
     if reads & ANSWER:
         node.ans = like(data, arrays)
-        marks.extend((r._watch, 0) for r in results)
+        node.marks = [*marks, *((r._watch, 0) for r in results)]
     return like(data, results)
 
 
 def _keep(
-    args: tuple[Any, ...], raws: list[Any], parents: list[AnyNode | None], kwargs: dict[str, Any], reads: int
-) -> list[tuple[Watch, int]]:
+    args: tuple[Any, ...], raws: list[Any], parents: list[AnyNode | None], reads: int
+) -> tuple[list[Any], Marks]:
     """Let go of the arguments that no rule will read, and watch the memory of the others."""
-    marks: list[tuple[Watch, int]] = []
-    bit = 2 * ANSWER
-    for i, a in enumerate(args):
-        if type(a) is float or type(a) is int:
-            pass  # nothing to let go of, nothing that could be edited
-        elif not reads & bit:
-            raws[i] = parents[i] or absent(raws[i])
-        elif isinstance(a, Tensor):
-            watch = a._watch
-            marks.append((watch, watch[0] if len(watch) == 1 else edits_of(watch)))
+    kept: list[Any] = []
+    marks: Marks = []
+    reads >>= 2
+    for a, raw, parent in zip(args, raws, parents):  # noqa: B905 (as long as each other)
+        if reads & 1:
+            kept.append(raw)
+            if a is raw:  # a number, or an array of the user's
+                if type(a) is not float:
+                    _watch_arrays(a, marks)
+            else:
+                watch = a._watch
+                marks.append((watch, watch[0] if len(watch) == 1 else edits_of(watch)))
         else:
-            _watch_arrays(a, marks)
-        bit <<= 1
-    for option in kwargs.values():
-        _watch_arrays(option, marks)
-    return marks
+            kept.append(absent(raw) if parent is None else parent)
+        reads >>= 1
+    return kept, marks
 
 
-def _watch_arrays(value: Any, marks: list[tuple[Watch, int]]) -> None:
-    if isinstance(value, np.ndarray):
+def _watch_arrays(value: Any, marks: Marks) -> None:
+    if isinstance(value, ndarray):
         marks.append(([0, value, fingerprint(value)], 0))
     elif isinstance(value, tuple):  # an index
         for part in value:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gencore.autograd.functions import UFUNCS, _plain, where
+from gencore.autograd.functions import UFUNCS, positive, weights, where
 from gencore.autograd.record import defvjp, primitive
-from gencore.autograd.tensors import Tensor, array_index
+from gencore.autograd.tensors import Tensor, array_index, plain
 
 __all__ = ["FUNCTIONS", "log_softmax", "log_sum_exp", "softmax"]
 
@@ -53,7 +53,7 @@ def _count(axis: Any, shape: tuple[int, ...]) -> int:
 
 @_numpy(np.sum)
 @primitive
-def sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+def sum(x: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None) -> Any:
     """As ``numpy.sum``."""
     return np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
@@ -68,7 +68,7 @@ defvjp(
 
 @_numpy(np.mean)
 @primitive
-def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def mean(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """As ``numpy.mean``."""
     return np.mean(x, axis=axis, keepdims=keepdims)
 
@@ -76,29 +76,29 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 defvjp(
     mean,
     lambda g, _ans, _x, axis=None, keepdims=False: np.broadcast_to(
-        _kept(g, axis, _x.shape, keepdims) * (1.0 / _count(axis, _x.shape)), _x.shape
+        _kept(g, axis, _x.shape, keepdims) / (_count(axis, _x.shape) or 1), _x.shape
     ),
 )
 
 
 @_numpy(np.var)
-def var(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def var(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     """As ``numpy.var``."""
-    centred = x - mean(x, axis, True)
+    centred = x - mean(x, axis, keepdims=True)
     n = _count(axis, x.shape)
-    return sum(centred * centred, axis, keepdims) * (1.0 / (n - ddof))
+    return sum(centred * centred, axis, keepdims=keepdims) / (n - ddof if n > ddof else 0)
 
 
 @_numpy(np.std)
-def std(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def std(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     """As ``numpy.std``."""
-    return np.sqrt(var(x, axis, ddof, keepdims))
+    return np.sqrt(var(x, axis, ddof=ddof, keepdims=keepdims))
 
 
 def _extreme_rule(g: Any, ans: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Equal extremes share the gradient."""
-    values = _plain(x)
-    hit = values == _kept(_plain(ans), axis, values.shape, keepdims)
+    values = plain(x)
+    hit = values == _kept(plain(ans), axis, values.shape, keepdims)
     count = hit.sum(axis=_axes(axis, values.ndim), keepdims=True)
     return np.reshape(_kept(g, axis, values.shape, keepdims), count.shape) * (hit / count).astype(
         values.dtype
@@ -107,7 +107,7 @@ def _extreme_rule(g: Any, ans: Any, x: Any, axis: Any = None, keepdims: bool = F
 
 @_numpy(np.max, np.amax)
 @primitive
-def max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def max(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """As ``numpy.max``; equal maxima share the gradient."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
@@ -117,7 +117,7 @@ defvjp(max, _extreme_rule)
 
 @_numpy(np.min, np.amin)
 @primitive
-def min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def min(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """As ``numpy.min``; equal minima share the gradient."""
     return np.min(x, axis=axis, keepdims=keepdims)
 
@@ -127,7 +127,7 @@ defvjp(min, _extreme_rule)
 
 @_numpy(np.prod)
 @primitive
-def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def prod(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """As ``numpy.prod``. The gradient divides by the elements: they may not be 0."""
     return np.prod(x, axis=axis, keepdims=keepdims)
 
@@ -153,11 +153,6 @@ def _cumsum_rule(g: Any, _ans: Any, _x: Any, axis: int | None = None) -> Any:
 defvjp(cumsum, _cumsum_rule)
 
 
-def _weights(x: Any, total: Any) -> Any:
-    """exp(x - total), and 0 for rows of -inf only."""
-    return np.exp(x - where(np.isfinite(_plain(total)), total, np.zeros_like(_plain(total))))
-
-
 @primitive
 def log_sum_exp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` along axes, exact at both ends: rows of -inf give -inf, an inf gives inf."""
@@ -171,7 +166,7 @@ def log_sum_exp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 defvjp(
     log_sum_exp,
     lambda g, ans, x, axis=None, keepdims=False: (
-        _kept(g, axis, x.shape, keepdims) * _weights(x, _kept(ans, axis, x.shape, keepdims))
+        _kept(g, axis, x.shape, keepdims) * weights(x, _kept(ans, axis, x.shape, keepdims))
     ),
 )
 
@@ -256,13 +251,13 @@ def moveaxis(x: Any, source: int, destination: int) -> Any:
 @_numpy(np.squeeze)
 def squeeze(x: Any, axis: Any = None) -> Any:
     """As ``numpy.squeeze``."""
-    return _reshape(x, np.squeeze(_plain(x), axis=axis).shape)
+    return _reshape(x, np.squeeze(plain(x), axis=axis).shape)
 
 
 @_numpy(np.expand_dims)
 def expand_dims(x: Any, axis: Any) -> Any:
     """As ``numpy.expand_dims``."""
-    return _reshape(x, np.expand_dims(_plain(x), axis).shape)
+    return _reshape(x, np.expand_dims(plain(x), axis).shape)
 
 
 def _broadcast_array(x: Any, shape: Any) -> Any:
@@ -315,8 +310,10 @@ defvjp(_concatenate, joint=_concatenate_rule)
 
 
 @_numpy(np.concatenate)
-def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     """As ``numpy.concatenate``."""
+    if axis is None:
+        return _concatenate(*map(ravel, arrays))
     return _concatenate(*arrays, axis=axis)
 
 
@@ -378,12 +375,10 @@ def _scatter(g: Any, shape: Any, index: Any) -> Any:
     out = np.zeros_like(g, shape=shape)
     if _is_basic(index):
         out[index] = g
-    elif hasattr(out, "get"):  # CuPy has no ufunc.at for every dtype
-        import cupyx  # type: ignore[import-not-found,unused-ignore]
-
-        cupyx.scatter_add(out, index, g)
-    else:
+    elif isinstance(out, np.ndarray):
         np.add.at(out, index, g)
+    else:  # CuPy's name for it; methods of NumPy's ufuncs it does not take over
+        out.scatter_add(index, g)
     return out
 
 
@@ -411,10 +406,11 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 @_numpy(np.take_along_axis)
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """As ``numpy.take_along_axis``."""
-    indices = _plain(indices)
-    index = list(np.indices(indices.shape, sparse=True))
-    index[axis] = indices
-    return x[tuple(index)]
+    indices, axis = plain(indices), axis % x.ndim
+    along = (
+        np.arange(n, like=indices).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)
+    )
+    return x[tuple(indices if i == axis else place for i, place in enumerate(along))]
 
 
 def _triangle_rule(function: Any) -> Callable[..., Any]:
@@ -494,7 +490,9 @@ def _einsum_rule(needs: Any, g: Any, _ans: Any, *operands: Any, subscripts: str)
         there = set(output).union(*(t for t, _ in rest))
         shape = operands[i].shape
         kept = "".join(c for c in terms[i] if c in there)
-        part = np.einsum(",".join([output, *(t for t, _ in rest)]) + "->" + kept, g, *(o for _, o in rest))
+        part = np.einsum(
+            ",".join([output, *(t for t, _ in rest)]) + "->" + kept, g, *(o for _, o in rest), optimize=True
+        )
         index = tuple(slice(None) if c in there else None for c in terms[i])
         found.append(np.broadcast_to(part[index], shape))
     return found
@@ -504,7 +502,7 @@ defvjp(_einsum, joint=_einsum_rule)
 
 
 @_numpy(np.einsum)
-def einsum(subscripts: str, *operands: Any) -> Any:
+def einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Any:
     """As ``numpy.einsum`` with an explicit ``->``, without ellipses or an index twice in one operand."""
     spec = subscripts.replace(" ", "")
     terms = spec.split("->")[0].split(",")
@@ -517,9 +515,9 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 
 @_numpy(np.clip)
-def clip(x: Any, low: Any = None, high: Any = None) -> Any:
-    """As ``numpy.clip``; no gradient beyond the limits, all of it on them."""
-    return _clip(x, low, high)
+def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
+    """As ``numpy.clip``; no gradient beyond the limits, all of it on them, and none to the limits."""
+    return _clip(x, a_min, a_max)
 
 
 @primitive
@@ -528,10 +526,12 @@ def _clip(x: Any, low: Any, high: Any) -> Any:
 
 
 def _clip_rule(g: Any, _ans: Any, x: Any, low: Any, high: Any) -> Any:
-    values = _plain(x)
-    above = True if low is None else values >= _plain(low)
-    below = True if high is None else values <= _plain(high)
-    return where(np.logical_and(above, below), g, _plain(g).dtype.type(0))
+    values = plain(x)
+    if low is not None:
+        g = where(np.greater_equal(values, plain(low)), g, 0)
+    if high is not None:
+        g = where(np.less_equal(values, plain(high)), g, 0)
+    return g
 
 
 defvjp(_clip, _clip_rule)
@@ -539,22 +539,29 @@ defvjp(_clip, _clip_rule)
 
 @_numpy(np.where)
 def _where(condition: Any, *choices: Any) -> Any:
-    return where(condition, *choices) if choices else np.nonzero(_plain(condition))
+    return where(condition, *choices) if choices else np.nonzero(plain(condition))
 
 
 @primitive
-def _astype(x: Any, dtype: Any) -> Any:
+def _as_float(x: Any, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
-defvjp(_astype, lambda g, _ans, _x, _dtype: g)  # the core brings it back to the argument's dtype
+defvjp(_as_float, lambda g, _ans, _x, _dtype: g)  # the core brings it back to the argument's dtype
+
+
+def _astype(x: Tensor, dtype: Any) -> Any:
+    return _as_float(x if np.dtype(dtype).kind == "f" else x.detach(), dtype)
+
+
+FUNCTIONS[np.copy] = positive
 
 
 def _forward(function: Any) -> Any:
     """For functions whose results have no gradient: called on the arrays."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
+        return function(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()})
 
     return call
 
@@ -579,27 +586,9 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
 
 def _install() -> None:
     for op in (
-        sum,
-        mean,
-        var,
-        std,
-        max,
-        min,
-        prod,
-        cumsum,
-        reshape,
-        ravel,
-        transpose,
-        swapaxes,
-        squeeze,
-        repeat,
-        take,
-        clip,
-        dot,
-        softmax,
-        log_softmax,
-        log_sum_exp,
-    ):
+        sum, mean, var, std, max, min, prod, cumsum, reshape, ravel, transpose, swapaxes, squeeze, repeat, take, clip,
+        dot, softmax, log_softmax, log_sum_exp,
+    ):  # fmt: skip
         setattr(Tensor, op.__name__, op)
     more = {
         "flatten": ravel, "astype": _astype, "argmax": FUNCTIONS[np.argmax], "T": property(_transpose),

@@ -114,7 +114,7 @@ class Node:
     op: Op
     order: int  # of calls: a result is always later than what it was made of
     parents: list[AnyNode | None]  # of each argument
-    args: list[Any] | None  # arrays where a rule reads them, else what knows their shape and dtype; None once freed
+    args: list[Any] | None  # arrays that a rule reads, else what knows their shape and dtype; None once freed
     kwargs: dict[str, Any]
     ans: Any
     marks: Sequence[tuple[Watch, int]]  # kept memory, and how often it had been edited by then

@@ -235,10 +235,14 @@ def wrap(data: Any, node: AnyNode | None = None, watch: Watch | None = None) -> 
     return t
 
 
+def plain(x: Any) -> Any:
+    """The array of a Tensor; anything else as it is."""
+    return x._data if isinstance(x, Tensor) else x
+
+
 def array_index(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(i._data if isinstance(i, Tensor) else i for i in index)
-    return index._data if isinstance(index, Tensor) else index
+    """An index with arrays in place of Tensors."""
+    return tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)
 
 
 def tensor(x: Any, requires_grad: bool = False, *, dtype: DTypeLike | None = None) -> Tensor:

@@ -98,7 +98,7 @@ def matmul(
     array([[ 5.,  0.],
            [11.,  5.]], dtype=float32)
     """
-    code = _activation_code("dense.matmul", activation)
+    code = activation_code("dense.matmul", activation)
     if out is None:
         return _matmul(a, b, bias, transpose_a=transpose_a, transpose_b=transpose_b, activation=activation)
     _core.dense_matmul(
@@ -163,7 +163,7 @@ def linear(
     >>> linear(np.array([[[1, 2]]], np.float32), np.array([[1], [1]], np.float32), np.array([-4], np.float32))
     array([[[-1.]]], dtype=float32)
     """
-    _activation_code("dense.linear", activation)
+    activation_code("dense.linear", activation)
     rows, leading = _as_rows("dense.linear", "x", x)
     try:
         out = matmul(rows, w, bias, activation=activation)
@@ -221,7 +221,7 @@ def linear_vjp(
 
     Extra memory: dz unless the activation is the identity; for the bias, n floats for each 32 rows.
     """
-    _activation_code("dense.linear_vjp", activation)
+    activation_code("dense.linear_vjp", activation)
     found = iter(_linear_vjp(grad, x, w, y, activation=activation, wanted=needs) if any(needs) else ())
     grad_x, grad_w, grad_bias = (next(found) if needed else None for needed in needs)
     return grad_x, grad_w, grad_bias
@@ -322,10 +322,11 @@ def _matmul_rule(
 
 def _linear_rule(
     needs: tuple[bool, ...], g: Any, ans: Any, x: Any, w: Any, _bias: Any = None, *, activation: Activation = "identity"
-) -> tuple[Any, Any, Any]:  # fmt: skip
+) -> tuple[Any, ...]:  # fmt: skip
     wanted = (needs[0], needs[1], len(needs) > 2 and needs[2])
     y = None if activation == "identity" else ans
-    return linear_vjp(contiguous(g), x, w, y, activation=activation, needs=wanted)
+    # As many as there are arguments: the bias may have been left out.
+    return linear_vjp(contiguous(g), x, w, y, activation=activation, needs=wanted)[: len(needs)]
 
 
 def _linear_vjp_rule(
@@ -371,7 +372,8 @@ defvjp(linear, joint=_linear_rule)
 defvjp(_linear_vjp, joint=_linear_vjp_rule)
 
 
-def _activation_code(op: str, activation: str) -> int:
+def activation_code(op: str, activation: str) -> int:
+    """Return the kernels' number for an activation; raises ValueError, in the name of `op`, where there is none."""
     code = _ACTIVATIONS.get(activation)
     if code is None:
         names = ", ".join(_ACTIVATIONS)

@@ -62,7 +62,8 @@ class NeuralModel(Module):
             No such file; not a gencore file; another kind of model; tensors missing, unexpected or of a wrong shape.
         """
         stored = io.load_model(path, cls.__name__)
-        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.config.items()})
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.config.items()}
+        model = cls(**config)
         model.load_state_dict({n: t for n, t in stored.tensors.items() if not n.startswith("training.")})
         model.steps = int(stored.state["steps"])
         model.generator.state = stored.state["generator"]

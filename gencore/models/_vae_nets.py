@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore.autograd import logistic, softplus
+from gencore.autograd import logistic, no_grad, softplus
 from gencore.kernels import dense, sample
 from gencore.nn import Linear, Module, mlp
 from gencore.random import Generator, KeyLike
@@ -23,7 +23,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Heads(Module):
-    """Deterministic layers, and linear heads on the last of them; a second head is a log-variance and stays in bounds."""
+    """Deterministic layers, and linear heads on the last of them; a second head is a log-variance, kept in bounds."""
 
     def __init__(
         self,
@@ -58,10 +58,14 @@ class GaussianLatent:
         self.parameter_widths: tuple[int, ...] = (n, n)
 
     def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
-        """Draw z (samples x rows, sample-major), with KL(q || prior): exact, or ``log q(z) - log p(z)`` of the draws."""
+        """Draw z (sample-major), with KL(q || prior): exact, or ``log q(z) - log p(z)`` of the draws."""
         function = sample.gaussian_reparam if closed_form else sample.gaussian_sample
-        z, divergence = function(*q, key, samples=samples)
+        z, divergence = function(q[0], q[1], key, samples=samples)
         return z, divergence
+
+    def draw_plain(self, q: tuple[Any, ...], key: KeyLike) -> Any:
+        """Draw z."""
+        return self.draw(q, key, 1, closed_form=True)[0]
 
     def draw_ratio(self, q: tuple[Any, ...], key: KeyLike, samples: int) -> tuple[Any, Any]:
         """Draw z, with ``log q(z) - log p(z)`` of each draw."""
@@ -69,7 +73,7 @@ class GaussianLatent:
 
     def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
         """``log q(z)``; rows of z may be several draws of each row of q."""
-        return sample.gaussian_log_prob(z, *q)
+        return sample.gaussian_log_prob(z, q[0], q[1])
 
     def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """``log p(z)``."""
@@ -258,9 +262,20 @@ class BernoulliLikelihood:
         """E[x | z]."""
         return logistic(p[0])
 
-    def draw(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
+    def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
         """Draw x, uint8."""
         return sample.bernoulli(np.asarray(logistic(p[0])), key)
+
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
+        rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
+        _set_bias(heads[0], np.log(rate / (1 - rate)))
+
+
+def _set_bias(head: Linear, value: NDArray[np.float64]) -> None:
+    assert head.bias is not None
+    with no_grad():
+        head.bias[...] = value.astype(np.float32)
 
 
 class GaussianLikelihood:
@@ -275,16 +290,22 @@ class GaussianLikelihood:
     def log_prob(self, p: tuple[Any, ...], x: Any) -> Any:
         """``log p(x | z)``, for each row of z; x row r % n belongs to row r."""
         rows = len(p[0])
-        return sample.gaussian_log_prob(x if len(x) == rows else np.tile(x, (rows // len(x), 1)), *p)
+        x = x if len(x) == rows else np.tile(x, (rows // len(x), 1))
+        return sample.gaussian_log_prob(x, p[0], p[1])
 
     def mean(self, p: tuple[Any, ...]) -> Any:
         """E[x | z]."""
         return p[0]
 
-    def draw(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
+    def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
         """Draw x, float32."""
-        z, _ = sample.gaussian_reparam(*(np.asarray(v) for v in p), key)
-        return np.asarray(z)
+        return sample.gaussian_reparam(np.asarray(p[0]), np.asarray(p[1]), key)[0]
+
+    def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
+        """Set the biases to the data's means and log-variances."""
+        _set_bias(heads[0], data.mean(axis=0, dtype=np.float64))
+        variance = data.var(axis=0, dtype=np.float64) + math.exp(_LOG_VARIANCE[0] / 2)
+        _set_bias(heads[1], np.log(variance))
 
 
 def make_likelihood(kind: str) -> Any:

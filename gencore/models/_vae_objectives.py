@@ -1,8 +1,8 @@
 """How a variational autoencoder learns: the bound, and the ways to the encoder's gradient.
 
-``reparam`` differentiates through the draw; ``concrete`` through a draw at a temperature; ``reinforce`` weighs the score
-``grad log q(z | x)`` by what the draw was worth, less a learned baseline; ``wake-sleep`` teaches the encoder by the
-decoder's own dreams. All of them are objectives ``(batch, key, done) -> (loss, figures)`` of `gencore.train`.
+``reparam`` differentiates through the draw; ``concrete`` through a draw at a temperature; ``reinforce`` weighs the
+score ``grad log q(z | x)`` by what the draw was worth, less a learned baseline; ``wake-sleep`` teaches the encoder by
+the decoder's own dreams. All of them are objectives ``(batch, key, done) -> (loss, figures)`` of `gencore.train`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore.autograd import Tensor, no_grad, tensor
-from gencore.kernels import sample
 from gencore.nn import Module, mlp
 from gencore.random import Generator, Key
 from gencore.train.loop import schedule_json
@@ -217,7 +216,7 @@ class Reinforce(Objective):
 
 
 class WakeSleep(Objective):
-    """Wake: the decoder learns from draws of the encoder. Sleep: the encoder from the decoder's dreams (Hinton 1995)."""
+    """Wake: the decoder learns from the encoder's draws. Sleep: the encoder from the decoder's dreams (Hinton 1995)."""
 
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """Minus the wake phase's ``log p(x, z)`` and the sleep phase's ``log q(z | x)``."""
@@ -235,10 +234,8 @@ class WakeSleep(Objective):
         for i in reversed(range(len(model.latents))):
             with no_grad():
                 p = tuple(map(_array, model.decoders[i](z)))
-                if i == 0:
-                    x = model.likelihood.draw(p, keys.key())
-                else:
-                    x = sample.gaussian_reparam(*p, keys.key())[0]
+                draws = model.likelihood if i == 0 else model.latents[i - 1]
+                x = draws.draw_plain(p, keys.key())
             log_posterior = log_posterior + model.latents[i].log_density(z, model.encoders[i](x))
             z = x
         return log_posterior

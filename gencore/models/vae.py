@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -38,8 +38,8 @@ class Elbo:
     Attributes
     ----------
     value, reconstruction, kl : (n,) Tensor
-        The bound; ``E_q log p(x | z)``; the divergence of the posterior from the prior, exact where it has a closed form
-        (one layer, and the top one of two), else from the same draws.
+        The bound; ``E_q log p(x | z)``; the divergence of the posterior from the prior, exact where it has a closed
+        form (one layer, and the top one of two), else from the same draws.
     """
 
     value: Tensor
@@ -74,8 +74,9 @@ class VAE(NeuralModel):
 
     Notes
     -----
-    The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a unit that never changes would
-    otherwise drive its likelihood to infinity.
+    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances): learning begins
+    where independent units end. The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a
+    unit that never changes would otherwise drive its likelihood to infinity.
 
     Examples
     --------
@@ -118,10 +119,11 @@ class VAE(NeuralModel):
                 "VAE: expected decoder_hidden to be None for two stochastic layers, received sizes"
             )
         _sizes("n_visible", n_visible)
+        back = None if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
         super().__init__(
             seed, n_visible=int(n_visible), n_latent=sizes[0] if len(sizes) == 1 else sizes,
             hidden=stacks[0] if len(sizes) == 1 else stacks, activation=activation, likelihood=likelihood,
-            latent=latent, n_classes=n_classes, decoder_hidden=decoder_hidden and _sizes("decoder_hidden", decoder_hidden),
+            latent=latent, n_classes=n_classes, decoder_hidden=back,
         )  # fmt: skip
         self.n_visible, self.n_latent = int(n_visible), sizes[-1]
         self.likelihood = make_likelihood(likelihood)
@@ -132,9 +134,10 @@ class VAE(NeuralModel):
         self.decoders: list[Heads] = []
         for i, (n_in, z, layers) in enumerate(zip(inputs, self.latents, stacks, strict=True)):
             self.encoders.append(Heads((n_in, *layers), z.parameter_widths, activation, keys))
-            back = layers[::-1] if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
             out = self.likelihood.parameter_widths(self.n_visible) if i == 0 else (n_in, n_in)
-            self.decoders.append(Heads((z.width, *back), out, activation, keys))
+            self.decoders.append(
+                Heads((z.width, *(layers[::-1] if back is None else back)), out, activation, keys)
+            )
         self.eval()
 
     # --- learning ---------------------------------------------------------------------------------------------
@@ -152,8 +155,7 @@ class VAE(NeuralModel):
         free_bits: float = 0.0,
         temperature: float | Schedule = 1.0,
         straight_through: bool = False,
-        optimizer: str = "adam",
-        weight_decay: float = 0.0,
+        optimizer: str | Callable[[list[Tensor]], optim.Optimizer] = "adam",
         clip_norm: float | None = None,
         validation: Any = None,
         patience: int | None = None,
@@ -174,7 +176,8 @@ class VAE(NeuralModel):
         lr : float or Schedule
             Learning rate, or a function from the fraction of the training done to one (`gencore.train`).
         n_importance : int
-            Draws of the importance-weighted bound, ``log mean_k p(x, z_k) / q(z_k | x)`` (Burda et al. 2016). 1: the ELBO.
+            Draws of the importance-weighted bound, ``log mean_k p(x, z_k) / q(z_k | x)`` (Burda et al. 2016); 1 is
+            the ELBO.
         estimator : {"auto", "reparam", "reinforce", "wake-sleep", "concrete"}
             Where the encoder's gradient comes from: through the draw ("reparam", Gaussian latents), through a draw at a
             temperature ("concrete", discrete latents), from the score function with learned baselines ("reinforce",
@@ -187,10 +190,8 @@ class VAE(NeuralModel):
             Of "concrete".
         straight_through : bool
             "concrete" with hard draws forward and the relaxed gradient.
-        optimizer : {"adam", "adamw", "rmsprop", "sgd", "adagrad", "adadelta"}
-            Of `gencore.optim`, with its defaults.
-        weight_decay : float
-            The optimizer's.
+        optimizer : {"adam", "adamw", "rmsprop", "sgd", "adagrad", "adadelta"}, or callable
+            Of `gencore.optim`, with its defaults; or a function from a list of parameters to an optimizer.
         clip_norm, patience, callbacks, progress, checkpoint, checkpoint_every, resume
             As in `gencore.train.fit`; patience watches ``validation_elbo``.
         validation : array_like, optional
@@ -216,14 +217,10 @@ class VAE(NeuralModel):
         settings = settings.checked(self)
         data = self._as_data("VAE.fit", "X", X)
         held_out = None if validation is None else self._as_data("VAE.fit", "validation", validation)
+        if self.steps == 0:
+            self.likelihood.start_at(self.decoders[0].heads, data)
         objective = objectives.make(self, settings)
         learned = [*self.parameters(), *(objective.extra.parameters() if objective.extra else ())]
-        rate = lr(0.0) if callable(lr) else lr
-        maker = {"adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD,
-                 "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}.get(optimizer)  # fmt: skip
-        if maker is None:
-            known = "adam, adamw, rmsprop, sgd, adagrad, adadelta"
-            raise ValueError(f"VAE.fit: expected optimizer to be one of {known}, received {optimizer!r}")
         options = Options(
             epochs,
             batch_size,
@@ -237,8 +234,8 @@ class VAE(NeuralModel):
         )
         options.check("VAE.fit")
         training = ModuleTraining(
-            "VAE.fit", self, objective, data, held_out, maker(learned, lr=rate, weight_decay=weight_decay), options,
-            generator=self.generator, seed=self.seed, recorded=settings.to_json() | {"weight_decay": weight_decay},
+            "VAE.fit", self, objective, data, held_out, _optimizer(optimizer, learned, lr), options,
+            generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
         return training.run(callbacks, progress)
@@ -260,8 +257,8 @@ class VAE(NeuralModel):
         Returns
         -------
         Elbo
-            Three Tensors (n,), differentiable with respect to the parameters unless under `no_grad`. Discrete latents are
-            drawn, without relaxation.
+            Three Tensors (n,), differentiable with respect to the parameters unless under `no_grad`. Discrete latents
+            are drawn, without relaxation.
         """
         data = self._as_data("VAE.elbo", "x", x)
         _sizes("n_samples", n_samples)
@@ -270,23 +267,23 @@ class VAE(NeuralModel):
     def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
         """`elbo` of rows that kernels take as they are."""
         n, keys = len(x), Generator(key)
-        z, below, kl = x, None, None
-        drawn, repeats = 1, n_samples
+        z, repeats = x, n_samples
+        kl: Any = 0.0
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
             q = encoder(z)
             top = i + 1 == len(self.latents)
             above, divergence = latent.draw(q, keys.key(), repeats, closed_form=top)
-            drawn, repeats = drawn * repeats, 1
+            repeats = 1
             part = np.mean(divergence.reshape(-1, n), axis=0)
             if not top:  # log q(z | x) here; log p(z | the layer above) follows when that is drawn
                 part = np.mean(latent.log_density(above, q).reshape(-1, n), axis=0)
-            if below is not None:
-                prior = self.decoders[i](above)
-                part = part - np.mean(sample.gaussian_log_prob(z, *prior).reshape(-1, n), axis=0)
-            kl = part if kl is None else kl + part
-            z, below = above, z
             if i == 0:
                 first = above
+            else:
+                mean, logvar = self.decoders[i](above)
+                part = part - np.mean(sample.gaussian_log_prob(z, mean, logvar).reshape(-1, n), axis=0)
+            kl = part + kl
+            z = above
         fit = self.likelihood.log_prob(self.decoders[0](first), x)
         reconstruction = np.mean(fit.reshape(-1, n), axis=0)
         return Elbo(reconstruction - kl, reconstruction, kl)
@@ -294,7 +291,8 @@ class VAE(NeuralModel):
     def log_weights(self, x: Any, key: int, n_samples: int) -> Any:
         """``log p(x, z) - log q(z | x)`` of draws of q: (n_samples, n), rows that kernels take as they are."""
         keys = Generator(key)
-        z, repeats, total = x, n_samples, None
+        z, repeats = x, n_samples
+        total: Any = 0.0
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
             q = encoder(z)
             if i + 1 == len(self.latents):
@@ -303,11 +301,12 @@ class VAE(NeuralModel):
             else:
                 above, _ = latent.draw(q, keys.key(), repeats, closed_form=False)
                 part = -latent.log_density(above, q)
-            if i > 0:
-                part = part + sample.gaussian_log_prob(z, *self.decoders[i](above))
-            else:
+            if i == 0:
                 first = above
-            total = part if total is None else total + part
+            else:
+                mean, logvar = self.decoders[i](above)
+                part = part + sample.gaussian_log_prob(z, mean, logvar)
+            total = part + total
             z, repeats = above, 1
         total = total + self.likelihood.log_prob(self.decoders[0](first), x)
         return total.reshape(n_samples, -1)
@@ -317,9 +316,9 @@ class VAE(NeuralModel):
     ) -> NDArray[np.float64]:
         """Importance-weighted lower bound of log p(x) of each row, nats: (n, n_visible) -> (n,) float64.
 
-        ``log mean_k p(x, z_k) / q(z_k | x)`` over `n_samples` draws of q: below log p(x) on average, and closer the more
-        draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some 4,000
-        rows of the widest layer and of the data.
+        ``log mean_k p(x, z_k) / q(z_k | x)`` over `n_samples` draws of q: below log p(x) on average, and closer the
+        more draws there are (Burda, Grosse & Salakhutdinov 2016). Weights are summed in float64. Extra memory: some
+        4,000 rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
         _sizes("n_samples", n_samples)
@@ -379,7 +378,8 @@ class VAE(NeuralModel):
         """Parameters of p(x | z), lower layers drawn."""
         for decoder, below in zip(self.decoders[:0:-1], self.latents[-2::-1], strict=True):
             z, _ = below.draw(decoder(z), keys.key(), 1, closed_form=False)
-        return self.decoders[0](z)
+        parameters: tuple[Any, ...] = self.decoders[0](z)
+        return parameters
 
     def reconstruct(self, X: Any) -> Float32Array:
         """Mean of x given the posterior's mean: (n, n_visible) -> (n, n_visible) float32."""
@@ -407,7 +407,7 @@ class VAE(NeuralModel):
         z = self.latents[-1].prior(n, keys.key())
         with no_grad():
             parts = [self._decoded(z[rows], keys) for rows in chunks(n, _ROWS)]
-            turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw(p, keys.key()))
+            turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw_plain(p, keys.key()))
             return np.concatenate([np.asarray(turn(p)) for p in parts])
 
     def interpolate(self, start: Any, end: Any, n: int = 10) -> Float32Array:
@@ -450,6 +450,23 @@ class VAE(NeuralModel):
         if self.likelihood.kind == "bernoulli":
             return as_states(op, name, X, self.n_visible, values="unit interval")
         return as_rows(op, name, X, self.n_visible)
+
+
+_OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD, "adagrad": optim.Adagrad,
+    "adadelta": optim.Adadelta,
+}  # fmt: skip
+
+
+def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> optim.Optimizer:
+    if not isinstance(optimizer, str):
+        made: optim.Optimizer = optimizer(learned)
+        return made
+    if optimizer not in _OPTIMIZERS:
+        raise ValueError(
+            f"VAE.fit: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
+        )
+    return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
 
 
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -62,14 +62,16 @@ class Linear(Module):
                 raise ValueError(
                     f"Linear: expected {name} to be an integer of at least 1, received {value!r}"
                 )
-        dense.check_activation("Linear", activation)
+        dense.activation_code("Linear", activation)  # refuses an unknown name
         self.n_in, self.n_out, self.activation = int(n_in), int(n_out), activation
         self.weight = parameter(init((self.n_in, self.n_out), _generator(key)))
         self.bias = parameter(np.zeros(self.n_out, np.float32)) if bias else None
 
     def forward(self, x: Any) -> Any:
         """(..., n_in) -> (..., n_out)."""
-        return dense.linear(x, self.weight, self.bias, activation=self.activation)
+        weight: Any = self.weight
+        bias: Any = self.bias
+        return dense.linear(x, weight, bias, activation=self.activation)
 
 
 class Sequential(Module):

@@ -1,5 +1,5 @@
-// Fused parameter updates: of one array uphill (Sgd), and of all parameters of a model at once downhill, in one pass over
-// memory with the arithmetic of torch.optim.
+// Fused parameter updates: of one array uphill (Sgd), and of all parameters of a model at once downhill, in one pass
+// over memory with the arithmetic of torch.optim.
 #pragma once
 
 #include "gencore/op.h"
@@ -48,8 +48,8 @@ inline void Sgd::check() const {
 }
 
 // --- all parameters at once ------------------------------------------------------------------------------------------
-// Lists hold arrays of like sizes at like places; no two of them may share memory. Numbers are float64, because 1 - beta2
-// and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns g around.
+// Lists hold arrays of like sizes at like places; no two of them may share memory. Numbers are float64, because
+// 1 - beta2 and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns g around.
 
 struct StepBase : OpBase {
   VectorList<float> params{};

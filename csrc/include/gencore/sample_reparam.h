@@ -7,11 +7,14 @@
 
 #include "gencore/sample_coordinates.h"
 
-#define GENCORE_SAMPLE_REPARAM_OPS(X)                                                                                \
-  X(GaussianReparam)                                                                                                 \
-  X(GaussianReparamVjp)                                                                                              \
-  X(GaussianLogProb) X(GaussianLogProbVjp) X(LocationScale) X(LocationScaleVjp) X(GumbelSoftmax) X(GumbelSoftmaxVjp) \
-      X(RelaxedBernoulli) X(RelaxedBernoulliVjp)
+// clang-format off
+#define GENCORE_SAMPLE_REPARAM_OPS(X)         \
+  X(GaussianReparam) X(GaussianReparamVjp)    \
+  X(GaussianLogProb) X(GaussianLogProbVjp)    \
+  X(LocationScale) X(LocationScaleVjp)        \
+  X(GumbelSoftmax) X(GumbelSoftmaxVjp)        \
+  X(RelaxedBernoulli) X(RelaxedBernoulliVjp)
+// clang-format on
 
 namespace gencore::sample {
 

@@ -1,0 +1,1 @@
+"""Papers' settings, a module for each family; each has SETTINGS: name -> an object with `title`, `published`, `run`."""
