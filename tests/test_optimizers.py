@@ -42,9 +42,14 @@ TRAJECTORIES = [
         "Adadelta",
         reference.adadelta,
         ("square_avgs", "acc_deltas"),
-        {"rho": 0.8, "eps": 1e-4, "weight_decay": 0.01},
+        {"lr": 0.5, "rho": 0.95},
     ),
-    ("Adadelta", reference.adadelta, ("square_avgs", "acc_deltas"), {"eps": 1e-2, "maximize": True}),
+    (
+        "Adadelta",
+        reference.adadelta,
+        ("square_avgs", "acc_deltas"),
+        {"eps": 1e-2, "weight_decay": 0.01, "maximize": True},
+    ),
     ("Adam", reference.adam, ("exp_avgs", "exp_avg_sqs"), {}),
     ("Adam", reference.adam, ("exp_avgs", "exp_avg_sqs"), {"betas": (0.3, 0.8), "weight_decay": 0.1}),
     (
@@ -145,7 +150,7 @@ def test_follows_the_formulas(name, formula, states, options):
     moved = max(np.abs(x - x0).max() for x, x0 in zip(ours, start(), strict=True))
     for x, expected in zip(ours, truth, strict=True):
         assert np.all(np.abs(x - expected.value) <= expected.error)
-        assert np.all(expected.error < 2e-3 * moved)  # a bound that means something
+        assert np.all(expected.error < 1e-3 * moved)  # a bound that means something
 
 
 @every_trajectory
