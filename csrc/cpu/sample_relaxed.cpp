@@ -5,6 +5,8 @@
 // logarithms), 0.4 ms; rows of ten ask for two reductions over lanes, an exponential and a reciprocal, 4 ns each,
 // another 0.4. Measured: 1.1 ms forward, 0.2 backward. A masked lane must not hold what underflows: a product that is
 // subnormal costs some 50 cycles, and was half the time of rows of ten.
+#include "../runtime/table.h"
+#include "elements.h"
 #include "gencore/sample_reparam.h"
 #include "noise.h"
 

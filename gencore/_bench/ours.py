@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 
 import gencore as gc
-from gencore import autograd
 from gencore.kernels import dense, optim, sample
 from gencore.kernels import rbm as kernels
 
@@ -75,24 +74,24 @@ def variates(p: Variates, threads: int) -> Candidate:
 @does("reparam", "gencore")
 def reparam(p: Reparam, threads: int) -> Candidate:
     # Kernels are typed for arrays.
-    mu, logvar = (cast(Array, autograd.tensor(x, requires_grad=True)) for x in (p.mu, p.logvar))
+    mu, logvar = (cast(Array, gc.tensor(x, requires_grad=True)) for x in (p.mu, p.logvar))
     steps = count()
 
     def call() -> list[Any]:
         results: Any = sample.gaussian_reparam(mu, logvar, 1, step=next(steps))
-        return [*results, *autograd.grad(results, cast(Any, [mu, logvar]), [p.grad_z, p.grad_kl])]
+        return [*results, *gc.grad(results, cast(Any, [mu, logvar]), [p.grad_z, p.grad_kl])]
 
     return Candidate(call, lambda: [x.numpy() for x in call()], note="through the tape")
 
 
 @does("gumbel", "gencore")
 def gumbel(p: Gumbel, threads: int) -> Candidate:
-    logits = cast(Array, autograd.tensor(p.logits, requires_grad=True))
+    logits = cast(Array, gc.tensor(p.logits, requires_grad=True))
     steps = count()
 
     def call() -> list[Any]:
         y: Any = sample.gumbel_softmax(logits, p.tau, 1, step=next(steps))
-        return [y, autograd.grad(y, cast(Any, logits), p.grad)]
+        return [y, gc.grad(y, cast(Any, logits), p.grad)]
 
     return Candidate(call, lambda: [x.numpy() for x in call()], note="through the tape")
 
