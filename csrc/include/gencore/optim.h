@@ -49,7 +49,8 @@ inline void Sgd::check() const {
 
 // --- all parameters at once ------------------------------------------------------------------------------------------
 // Lists hold arrays of like sizes at like places; no two of them may share memory. Numbers are float64, because
-// 1 - beta2 and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns g around.
+// 1 - beta2 and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns
+// g around.
 
 struct StepBase : OpBase {
   VectorList<float> params{};
