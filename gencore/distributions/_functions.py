@@ -124,7 +124,8 @@ defvjp(ndtr, lambda g, _ans, x: g * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * ma
 @primitive
 def ndtri(p: Any) -> Any:
     """Inverse of `ndtr`, about 1 us an element; -inf at 0 and inf at 1."""
-    return np.asarray(_quantiles(np.asarray(p, np.float64)), np.float64).astype(_kind(p))
+    with np.errstate(invalid="ignore"):  # NaN beyond the ends
+        return np.asarray(_quantiles(np.asarray(p, np.float64)), np.float64).astype(_kind(p))
 
 
 defvjp(ndtri, lambda g, ans, _p: g * np.exp(0.5 * ans * ans) * math.sqrt(2 * math.pi))

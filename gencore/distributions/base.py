@@ -269,9 +269,13 @@ class Distribution:
 
     # -- arguments
 
+    def _value_dtype(self) -> np.dtype[Any]:
+        """What values become that are no floating-point numbers."""
+        return self.dtype
+
     def _value(self, method: str, value: Any, constraint: Constraint | None) -> Any:
         name = f"{type(self).__name__}.{method}"
-        x = _array(name, "value", value, self.dtype)
+        x = _array(name, "value", value, self._value_dtype())
         shape, events = np.shape(x), len(self.event_shape)
         try:
             if shape[len(shape) - events :] != self.event_shape:
@@ -318,7 +322,7 @@ def _array(name: str, argument: str, x: Any, dtype: np.dtype[Any]) -> Any:
 
 def require(name: str, argument: str, x: Any, constraint: Constraint) -> None:
     """Say which number, and where, is not what the constraint wants."""
-    good = np.asarray(constraint.check(x))
+    good = constraint.check(x)
     if good.all():
         return
     at = tuple(int(i) for i in np.argwhere(~good)[0])

@@ -357,7 +357,8 @@ class Uniform(Distribution):
         return np.clip((value - self._given["low"]) / self._width(), 0, 1)
 
     def _icdf(self, value: Any) -> Any:
-        return self._given["low"] + value * self._width()
+        low, high = self._given.values()
+        return (1 - value) * low + value * high
 
     def _mean(self) -> Any:
         low, high = self._given.values()

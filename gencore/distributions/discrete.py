@@ -85,7 +85,7 @@ class Bernoulli(BernoulliParameters):
     Examples
     --------
     >>> Bernoulli(logits=[-1e4, 0.0, 1e4]).log_prob(1.0)
-    array([-1.0000000e+04, -6.9314718e-01,  0.0000000e+00], dtype=float32)
+    array([-1.000000e+04, -6.931472e-01,  0.000000e+00], dtype=float32)
     """
 
     @property
@@ -103,7 +103,7 @@ class Bernoulli(BernoulliParameters):
         logits, probs = self._by("logits"), self._by("probs")
         if logits is None:
             return xlogy(one, probs) + xlog1py(zero, -probs)
-        return -(one * softplus(-logits) + zero * softplus(logits))
+        return 0 - (one * softplus(-logits) + zero * softplus(logits))
 
     def both_probs(self) -> tuple[Any, Any]:
         """Probabilities of 1 and of 0, both to full precision."""
@@ -114,7 +114,7 @@ class Bernoulli(BernoulliParameters):
         return self.expected_log(value, 1 - value)
 
     def _entropy(self) -> Any:
-        return -self.expected_log(*self.both_probs())
+        return 0 - self.expected_log(*self.both_probs())
 
     def _mean(self) -> Any:
         return self._probs()
@@ -193,6 +193,10 @@ class Categorical(CategoricalParameters):
         terms = xlogy(w, self._probs()) if by_probs else weighted(w, self._logits())
         return np.sum(terms, axis=-1, dtype=np.float64).astype(terms.dtype)
 
+    def _value_dtype(self) -> np.dtype[Any]:
+        """float32 would round categories above 2^24."""
+        return np.dtype(np.float64)
+
     def _log_prob(self, value: Any) -> Any:
         k = np.asarray(plain(value)).astype(np.int64)
         shape = np.broadcast_shapes(k.shape, self.batch_shape)
@@ -202,7 +206,7 @@ class Categorical(CategoricalParameters):
         return xlogy(1.0, picked) if by_probs else picked
 
     def _entropy(self) -> Any:
-        return -self.expected_log(self._probs())
+        return 0 - self.expected_log(self._probs())
 
     def _mean(self) -> Any:
         return np.full(self.batch_shape, np.nan, self.dtype)

@@ -31,8 +31,10 @@ class Independent(Distribution):
 
     Examples
     --------
-    >>> Independent(Bernoulli(probs=np.full((3, 2), 0.5)), 1).log_prob(np.ones((3, 2)))
-    array([-1.38629436, -1.38629436, -1.38629436])
+    >>> from gencore.distributions import Normal
+    >>> rows = Independent(Normal(np.zeros((3, 2), np.float32), 1.0), 1)
+    >>> rows.batch_shape, rows.event_shape, rows.log_prob(np.zeros(2))
+    ((3,), (2,), array([-1.83787707, -1.83787707, -1.83787707]))
     """
 
     def __init__(self, base_distribution: Distribution, reinterpreted_batch_ndims: int) -> None:

@@ -44,9 +44,14 @@ def register_kl(type_p: type, type_q: type) -> Callable[[R], R]:
 
     Examples
     --------
-    >>> @register_kl(Normal, MyNormal)
-    ... def kl(p, q):
-    ...     return ...
+    >>> class Standard(Normal):
+    ...     def __init__(self):
+    ...         super().__init__(0.0, 1.0)
+    >>> @register_kl(Normal, Standard)
+    ... def _to_standard(p, q):
+    ...     return 0.5 * (np.square(p.scale) + np.square(p.loc) - 1) - np.log(p.scale)
+    >>> kl_divergence(Normal(2.0, 1.0), Standard())
+    np.float32(2.0)
     """
 
     def register(rule: R) -> R:
