@@ -162,7 +162,7 @@ def _add_vae_model(group: Any) -> None:
         default="gaussian",
         help="standard normal, fair coins, or groups of --classes each",
     )
-    add("--classes", type=types.classes, default=10, metavar="N", help="of a categorical latent unit")
+    add("--classes", type=types.classes, metavar="N", help="of a categorical latent unit (default: 10)")
 
 
 def _add_bound(group: Any) -> None:
@@ -202,7 +202,7 @@ def _add_bound(group: Any) -> None:
         metavar="X",
         help="nats of divergence of each latent unit that cost nothing",
     )
-    add("--temperature", type=types.positive, default=1.0, metavar="X", help="of concrete, at the start")
+    add("--temperature", type=types.positive, metavar="X", help="of concrete, at the start (default: 1.0)")
     add(
         "--temperature-end",
         type=types.positive,

@@ -236,7 +236,7 @@ draws a row. A unit is active where its posterior mean varies by more than 0.01.
     p.add_argument("model", type=Path, metavar="MODEL", help=_MODEL_HELP)
     _train_options.add_data(p, _OF_KIND)
     p.add_argument("--split", choices=("train", "valid", "test"), default="test", help="part of the data")
-    p.add_argument("--rows", type=types.count, metavar="N", help="only the first N rows (default: all)")
+    p.add_argument("--rows", type=types.count, metavar="N", help="only N rows, evenly spread (default: all)")
     p.add_argument("--json", action="store_true", help="print one JSON object instead")
     rbm = KindOptions(p, "RBM")
     rbm.add(

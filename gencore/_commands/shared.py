@@ -79,6 +79,14 @@ class Sheet:
             np.savez_compressed(self.path, samples=rows)
 
 
+def rows_of(data: Data, split: str, model: Path, units: int) -> NDArray[Any]:
+    """The rows of a split, where they are as wide as the model of that file."""
+    given = data.split(split)
+    if given.shape[1] != units:
+        raise ValueError(f"{data.name} has rows of {given.shape[1]}, {model} has {units} visible units")
+    return given
+
+
 def judged_rows(
     args: argparse.Namespace,
     threshold: float | None,
@@ -87,10 +95,10 @@ def judged_rows(
 ) -> tuple[Data, NDArray[Any]]:
     """The data of `gencore evaluate`, and the rows that the model of so many visible units is judged by."""
     data = read_data(args.data, args.root, threshold)
-    given = data.split(args.split)
-    if given.shape[1] != units:
-        raise ValueError(f"{data.name} has rows of {given.shape[1]}, {args.model} has {units} visible units")
-    return data, take("evaluate", f"{data.name} ({args.split})", given[: args.rows], units)
+    given = rows_of(data, args.split, args.model, units)
+    if args.rows is not None and args.rows < len(given):  # spread, as files are often in the order of classes
+        given = given[np.arange(args.rows) * len(given) // args.rows]
+    return data, take("evaluate", f"{data.name} ({args.split})", given, units)
 
 
 def say_judged(args: argparse.Namespace, model: str, data: Data, rows: NDArray[Any]) -> None:

@@ -19,6 +19,7 @@ from gencore._commands.shared import (
     judged_rows,
     mean_and_error,
     print_json,
+    rows_of,
     say,
     say_judged,
 )
@@ -55,10 +56,11 @@ def _take(likelihood: str, op: str, name: str, rows: Rows, units: int) -> Rows:
 
 
 def _plan(args: argparse.Namespace, data: Data, rows: Rows) -> training.Plan:
+    _check_applicable(args)
     model = VAE(
         rows.shape[1], args.latent if len(args.latent) > 1 else args.latent[0],
         hidden=args.hidden[0] if len(args.hidden) == 1 else args.hidden, activation=args.activation,
-        likelihood=args.likelihood, latent=args.latent_kind, n_classes=args.classes,
+        likelihood=args.likelihood, latent=args.latent_kind, n_classes=args.classes or 10,
         decoder_hidden=args.decoder_hidden, seed=args.seed,
     )  # fmt: skip
     if args.patience is not None and "valid" not in data.splits:
@@ -79,10 +81,21 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows) -> training.Plan:
         size=_size(model),
         learning=_learning(args),
         options=options,
-        figures=_figures,
-        result=lambda last: _result(model, held_out, last, args.seed),
+        figures=lambda record: _figures(record, args.importance),
+        result=lambda last: _result(model, held_out, last, args),
         again="" if args.threshold is None else f" --threshold {args.threshold:g}",
     )
+
+
+def _check_applicable(args: argparse.Namespace) -> None:
+    """Name an option that this model or estimator has no use for."""
+    if args.classes is not None and args.latent_kind != "categorical":
+        raise ValueError(f"--classes: expected none with --latent-kind {args.latent_kind}")
+    concrete = args.latent_kind != "gaussian" and args.estimator in ("auto", "concrete")
+    for option in ("temperature", "temperature_end", "straight_through"):
+        if not concrete and getattr(args, option):
+            name = "--" + option.replace("_", "-")
+            raise ValueError(f"{name}: expected discrete latent units and the estimator concrete with it")
 
 
 def _kl_weight(args: argparse.Namespace) -> float | schedules.Schedule:
@@ -94,42 +107,49 @@ def _kl_weight(args: argparse.Namespace) -> float | schedules.Schedule:
 
 
 def _temperature(args: argparse.Namespace) -> float | schedules.Schedule:
-    if args.temperature_end is None:
-        return float(args.temperature)
-    return schedules.exponential(args.temperature, args.temperature_end)
+    start = args.temperature or 1.0
+    return start if args.temperature_end is None else schedules.exponential(start, args.temperature_end)
 
 
 def _size(model: VAE) -> str:
     config = model.config
     sizes = " and ".join(f"{z.n:,}" for z in model.latents)
-    kind = config["latent"].capitalize() if config["latent"] == "gaussian" else config["latent"]
+    kind = {"gaussian": "Gaussian", "bernoulli": "binary"}.get(config["latent"], config["latent"])
     classes = f" of {config['n_classes']} classes" if config["latent"] == "categorical" else ""
     units = f"{model.n_visible} visible and {sizes} {kind} latent units{classes}"
     return f"VAE, {units}, {model.n_parameters():,} parameters"
 
 
 def _learning(args: argparse.Namespace) -> str:
-    bound = f"bound of {args.importance} draws" if args.importance > 1 else "ELBO"
     by = "" if args.estimator == "auto" else f" by {args.estimator}"
-    return f"{bound}{by}, {args.optimizer}"
+    return f"{_name(args.importance)}{by}, {args.optimizer}"
 
 
-def _figures(record: Record) -> str:
-    valid = [f"valid {record['validation_elbo']:.6g}"] if "validation_elbo" in record else []
-    kl = [f"KL {record['kl']:.4g}"] if "kl" in record else []
-    return ", ".join([f"ELBO train {record['elbo']:.6g}", *valid, *kl])
+def _name(importance: int) -> str:
+    return f"bound of {importance} draws" if importance > 1 else "ELBO"
 
 
-def _result(model: VAE, held_out: Mapping[str, Rows], last: Record, seed: int) -> str:
+def _figures(record: Record, importance: int) -> str:
+    valid = [f"valid {record['validation_elbo']:.3f}"] if "validation_elbo" in record else []
+    kl = [f"KL {record['kl']:.3f}"] if "kl" in record else []
+    return ", ".join([f"{_name(importance)} train {record['elbo']:.3f}", *valid, *kl])
+
+
+def _result(model: VAE, held_out: Mapping[str, Rows], last: Record, args: argparse.Namespace) -> str:
     """Bounds of held-out data by the model as it is now, those of the test data last."""
-    texts = []
-    for name, rows in held_out.items():
-        b = bound(model, rows, 1, seed)
-        parts = f"{name} {b.value.mean():.6g}"
-        if name == "test":
-            parts += f" = reconstruction {b.reconstruction.mean():.6g} - KL {b.kl.mean():.4g}"
-        texts.append(parts)
-    return f"ELBO {', '.join(texts)}" if texts else _figures(last)
+    if not held_out:
+        return _figures(last, args.importance)
+    if args.importance > 1:
+        key = args.seed
+        means = {
+            name: model.log_likelihood(r, args.importance, key=key).mean() for name, r in held_out.items()
+        }
+        return f"{_name(args.importance)} {', '.join(f'{name} {mean:.3f}' for name, mean in means.items())}"
+    bounds = {name: bound(model, rows, 1, args.seed) for name, rows in held_out.items()}
+    texts = [f"{name} {b.value.mean():.3f}" for name, b in bounds.items()]
+    b = list(bounds.values())[-1]
+    parts = f"reconstruction {b.reconstruction.mean():.3f} - KL {b.kl.mean():.3f}"
+    return f"ELBO {', '.join(texts)} = {parts}"
 
 
 @dataclass(frozen=True)
@@ -196,7 +216,7 @@ def _interpolation(args: argparse.Namespace, model: VAE, sheet: Sheet) -> int:
     if args.means is not None:
         raise ValueError("--means: expected it without --interpolate")
     data = read_data(args.data, args.root, args.threshold)
-    given = data.split("test")
+    given = rows_of(data, "test", args.model, model.n_visible)
     if beyond := [i for pair in args.interpolate for i in pair if i >= len(given)]:
         raise ValueError(
             f"--interpolate: expected rows 0 to {len(given) - 1} of {data.name} (test), received {beyond[0]}"
