@@ -80,7 +80,7 @@ def resolve_kind(args: argparse.Namespace, kind: str, model: object) -> None:
         if owner == kind and given is None:
             setattr(args, name, default)
         elif owner != kind and given is not None:
-            raise ValueError(f"{option} is for files of kind {owner}; {model} holds a {kind}")
+            raise ValueError(f"{option} is for files of kind {owner}; {model} is of kind {kind}")
 
 
 # --- types --------------------------------------------------------------------------------------------------
