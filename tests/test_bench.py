@@ -128,19 +128,19 @@ def test_peak_memory_sees_what_is_freed_again() -> None:
 RNG = np.random.default_rng(0)
 
 
-def wrong_gibbs(p: works.Gibbs, start: Any) -> Any:
+def wrong_gibbs(p: works.rbm_chains.Gibbs, start: Any) -> Any:
     """The mean of h in place of a draw: every conditional is right, the step is not."""
     w, b, c = p.rbm[:3]
     h = reference.logistic(c + start @ w)
     return RNG.random(start.shape) < reference.logistic(b + h @ w.T)
 
 
-def wrong_variates(p: works.Variates) -> Any:
+def wrong_variates(p: works.sample.Variates) -> Any:
     """The same uniforms in each pair of rows."""
     return np.repeat(RNG.random((len(p.p) // 2, p.p.shape[1])), 2, axis=0) < p.p
 
 
-def wrong_cd(p: works.Cd) -> Any:
+def wrong_cd(p: works.rbm_chains.Cd) -> Any:
     """The hidden means are not computed again for the model's v."""
     w, b, c, x, _ = p.rbm
     y, _ = reference.gibbs_step(w, b, c, x, RNG)
@@ -148,12 +148,12 @@ def wrong_cd(p: works.Cd) -> Any:
     return p.lr * (x - 1.0 * y).T @ h / len(x), p.lr * (x - 1.0 * y).mean(0), 0 * c
 
 
-def wrong_ais(p: works.Ais) -> Any:
+def wrong_ais(p: works.rbm_likelihood.Ais) -> Any:
     """The last temperature is left out."""
     return reference.ais_log_weights(p.rbm, p.betas[:-1], p.n_runs, RNG)
 
 
-def wrong_adam(p: works.Adam) -> Any:
+def wrong_adam(p: works.optim.Adam) -> Any:
     """Without the corrections of the first steps."""
     m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
     v = [p.beta2 * v + (1 - p.beta2) * g * g for v, g in zip(p.squares, p.grads, strict=True)]
@@ -168,7 +168,10 @@ def wrong_adam(p: works.Adam) -> Any:
         ("cd1", wrong_cd),
         ("ais", wrong_ais),
         ("gemm_64x256x256", lambda p: p.a @ p.b * (1 + 1e-3)),
-        ("free_energy", lambda r: (reference.free_energy(r, r.v) + r.v @ r.b, -works.LOG_PARTITION)),
+        (
+            "free_energy",
+            lambda r: (reference.free_energy(r, r.v) + r.v @ r.b, -works.rbm_likelihood.LOG_PARTITION),
+        ),
         ("log_z", lambda p: reference.log_partition(p.rbm, p.short) + 1e-3),
         ("pseudo", lambda r: -reference.free_energy(r, r.v)),
     ],
@@ -384,7 +387,7 @@ def test_compare_sets_runs_side_by_side(tmp_path: Path) -> None:
 def test_our_chain_keeps_its_densities() -> None:
     """The chain that is timed stays in the state whose densities the record states."""
     p = works.WORKS["gibbs"].problem(False)
-    candidate = ours.gibbs(p, 1)
+    candidate = ours.rbm_chains.gibbs(p, 1)
     for _ in range(5):
         state = candidate.call()
     assert np.mean(state) == pytest.approx(p.rbm.density[0], abs=0.01)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import numpy as np
 from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
-from gencore._bench.works import FACTOR, Chain
+from gencore._bench.works.autograd import FACTOR, Chain
 from peers.common import tensors, torch_with
 
 for _peer in ("compile", "jax", "numba"):

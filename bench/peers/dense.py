@@ -5,7 +5,7 @@ import numpy as np
 from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
-from gencore._bench.works import Entropy, Gemm, Layer
+from gencore._bench.works.dense import Entropy, Gemm, Layer
 from peers.common import ONEDNN_NOTE, compiled, jax_with, numba_kernels, onednn, tensors, torch_with
 
 lacks("gemm", "compile", "compiles to the same call as eager")

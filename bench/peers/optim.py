@@ -6,7 +6,7 @@ import numpy as np
 
 from gencore._bench.measure import Candidate
 from gencore._bench.registry import does, lacks
-from gencore._bench.works import Adam
+from gencore._bench.works.optim import Adam
 from peers.common import jax_with, numba_kernels, tensors, torch_with
 
 lacks("adam", "compile", "fused=True is one kernel already; a compiled step takes longer")

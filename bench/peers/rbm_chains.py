@@ -9,7 +9,7 @@ import numpy as np
 from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array, logistic
 from gencore._bench.registry import does
-from gencore._bench.works import Cd, Gibbs
+from gencore._bench.works.rbm_chains import Cd, Gibbs
 from peers.common import (
     HASH_NOTE,
     ONEDNN_NOTE,

@@ -9,7 +9,7 @@ import numpy as np
 from gencore._bench.measure import Absent, Candidate
 from gencore._bench.reference import Array, Rbm
 from gencore._bench.registry import does, lacks
-from gencore._bench.works import LOG_PARTITION, Ais, LogZ
+from gencore._bench.works.rbm_likelihood import LOG_PARTITION, Ais, LogZ
 from peers.common import (
     HASH_NOTE,
     ONEDNN_NOTE,

@@ -9,7 +9,7 @@ import numpy as np
 from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
-from gencore._bench.works import Gumbel, Reparam, Variates
+from gencore._bench.works.sample import Gumbel, Reparam, Variates
 from peers.common import HASH_NOTE, compiled, jax_with, numba_kernels, tensors, torch_with
 
 for kind in ("philox", "reparam", "gumbel"):

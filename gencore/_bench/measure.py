@@ -27,7 +27,7 @@ class Candidate:
     call
         Does `units` units of the work (Gibbs steps, temperatures, variates, ...). This is what is timed.
     sample
-        What the work's check looks at; its arguments and result are stated by the work (`works.py`).
+        What the work's check looks at; its arguments and result are stated by the work (`works`).
     prepare
         Brings the state back before each timed sample, untimed.
     workspace

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .measure import Absent, Candidate
-from .works import Work
+from .works.common import Work
 
 Builder = Callable[[Any, int], Candidate]
 """Takes a work's problem and the number of threads."""
