@@ -15,7 +15,20 @@ from gencore._info import cmake_dir, show_config
 from gencore.random import Generator, Key
 
 if TYPE_CHECKING:
-    from gencore import autograd, datasets, evaluate, io, kernels, models, nn, optim, plot, sklearn, train
+    from gencore import (
+        autograd,
+        datasets,
+        distributions,
+        evaluate,
+        io,
+        kernels,
+        models,
+        nn,
+        optim,
+        plot,
+        sklearn,
+        train,
+    )
     from gencore._elementwise import elementwise
     from gencore.autograd import Tensor, defvjp, enable_grad, grad, no_grad, nondiff, primitive, tensor
 
@@ -23,6 +36,7 @@ __version__ = _version()
 _MODULES = (
     "autograd",
     "datasets",
+    "distributions",
     "evaluate",
     "io",
     "kernels",
@@ -45,6 +59,7 @@ __all__ = [
     "cmake_dir",
     "datasets",
     "defvjp",
+    "distributions",
     "elementwise",
     "enable_grad",
     "evaluate",

@@ -11,7 +11,7 @@ import numpy as np
 
 from gencore import _core, _info, datasets, plot, train
 from gencore._bench.machine import Limits
-from gencore._commands import independent_log_likelihood
+from gencore._commands.shared import independent_log_likelihood
 from gencore.evaluate import LogPartition
 from gencore.kernels import rbm as kernels
 from gencore.models import RBM

@@ -10,20 +10,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from gencore import _commands, _core, datasets, train
-from gencore._arguments import Parser
+from gencore import _arguments as types
+from gencore import _commands, _core, _train_options, train
+from gencore._arguments import KindOptions, Parser
 
 __all__ = ["main", "parser"]
 
-_DATA_HELP = (
-    "Data sets by name: "
-    + ", ".join(datasets.names())
-    + ". Or a file: .npy with one array, or .npz with arrays train, valid, test (or any one array); rows are examples."
-)
+_MODEL_HELP = "file written by gencore train, or by a model's save"
+_OF_KIND = "0.5 for an RBM; a VAE takes them as they are, from 0 to 1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,9 +110,9 @@ machine's limit), and write pictures of samples, filters and learning curves."""
         help="folder for the files; made if missing",
     )
     p.add_argument(
-        "--epochs", type=_count, default=200, metavar="N", help="passes over the 1,285 training images"
+        "--epochs", type=types.count, default=200, metavar="N", help="passes over the 1,285 training images"
     )
-    _add_common(p)
+    _train_options.add_common(p)
     p.set_defaults(run=_commands.demo)
 
 
@@ -124,90 +121,14 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a model and save it",
         description="Train a model and save it as a safetensors file.",
-        epilog="Example:\n  gencore train rbm --data digits --hidden 128 --epochs 50 --lr 0.2",
+        epilog="""\
+Examples:
+  gencore train rbm --data digits --hidden 128 --epochs 50 --lr 0.2
+  gencore train vae --data digits --latent 8 --hidden 200 --epochs 50""",
     )
     models = p.add_subparsers(dest="model", metavar="MODEL", help="what to train:", required=True)
-    rbm = models.add_parser(
-        "rbm",
-        help="restricted Boltzmann machine with binary units",
-        description="""\
-Train a restricted Boltzmann machine by (persistent) contrastive divergence. The
-file that --out names is written after each epoch, or every --checkpoint-every
-updates, and holds all that --resume needs to go on to the same bits.""",
-        epilog=f"""\
-Example: 500 hidden units on the static binarisation of MNIST
-  gencore train rbm --data binarized_mnist --hidden 500 --epochs 100 \\
-      --algorithm pcd --k 1 --lr 0.05 --schedule linear --batch-size 128 \\
-      --out mnist.safetensors
-  gencore evaluate mnist.safetensors --data binarized_mnist
-
-{_DATA_HELP}""",
-    )
-    _add_data(rbm)
-    rbm.add_argument(
-        "--out",
-        type=Path,
-        default=Path("model.safetensors"),
-        metavar="FILE",
-        help="model file, and checkpoint",
-    )
-    rbm.add_argument("--hidden", type=_count, default=500, metavar="N", help="hidden units")
-    learning = rbm.add_argument_group("learning")
-    add = learning.add_argument
-    add("--epochs", type=_count, default=20, metavar="N", help="passes over the training data")
-    add("--batch-size", type=_count, default=128, metavar="N", help="rows of an update")
-    add(
-        "--algorithm",
-        choices=("pcd", "cd"),
-        default="pcd",
-        help="chains that run on from update to update, or that start at each batch",
-    )
-    add("--k", type=_count, default=1, metavar="N", help="Gibbs steps an update")
-    add("--chains", type=_count, metavar="N", help="persistent chains of pcd (default: the batch size)")
-    add("--lr", type=_positive, default=0.05, metavar="X", help="learning rate, at the start")
-    add(
-        "--schedule",
-        choices=("linear", "constant", "cosine", "exponential"),
-        default="linear",
-        help="how the learning rate goes from --lr to --lr-end over the training",
-    )
-    add(
-        "--lr-end",
-        type=_not_negative,
-        metavar="X",
-        help="learning rate at the end (default: 0; exponential: lr / 100)",
-    )
-    add(
-        "--momentum",
-        type=_below_one,
-        default=0.0,
-        metavar="X",
-        help="what an update keeps of the last one, 0 to below 1",
-    )
-    add(
-        "--weight-decay",
-        type=_not_negative,
-        default=0.0,
-        metavar="X",
-        help="L2 penalty: an update takes off this part of the weights, times the learning rate",
-    )
-    add("--no-centered", dest="centered", action="store_false", help="plain instead of centred gradient")
-    run = rbm.add_argument_group("run")
-    add = run.add_argument
-    add(
-        "--checkpoint-every",
-        type=_count,
-        metavar="N",
-        help="updates between two writes of --out (default: an epoch)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from --out where that file exists, to the bits of an unbroken run",
-    )
-    add("--overwrite", action="store_true", help="start anew even where --out exists")
-    _add_common(rbm)
-    rbm.set_defaults(run=_commands.train_rbm)
+    _train_options.add_rbm(models)
+    _train_options.add_vae(models)
 
 
 def _add_sample(commands: Any) -> None:
@@ -215,84 +136,129 @@ def _add_sample(commands: Any) -> None:
         "sample",
         help="draw samples from a model: a picture or an array",
         description="""\
-Draw samples by Gibbs chains. With --clamp and --start, samples of the rest
-given the units that the mask marks: completions of images.""",
+Draw samples. An RBM draws by Gibbs chains; with --clamp and --start, it draws
+the rest given the units that the mask marks: completions of images. A VAE
+decodes draws of its prior, a grid of two latent units (--manifold), or the line
+from one example to another (--interpolate).""",
         epilog="""\
 Examples:
-  gencore sample model.safetensors -n 64 --steps 1000 --out samples.png
+  gencore sample model.safetensors -n 64 --out samples.png
   gencore sample model.safetensors -n 10000 --out samples.npz
-  gencore sample model.safetensors -n 10 --start binarized_mnist \\
-      --clamp mask.npy --out completed.png   # first 10 test images""",
+  gencore sample rbm.safetensors -n 10 --start binarized_mnist \\
+      --clamp mask.npy --out completed.png   # first 10 test images
+  gencore sample vae.safetensors --manifold 20 --out manifold.png
+  gencore sample vae.safetensors --data binarized_mnist \\
+      --interpolate 3,7 0,1 --out lines.png   # by their test rows' numbers""",
     )
-    p.add_argument("model", type=Path, metavar="MODEL", help="file written by gencore train or RBM.save")
+    p.add_argument("model", type=Path, metavar="MODEL", help=_MODEL_HELP)
     p.add_argument(
         "--out",
         type=Path,
         default=Path("samples.png"),
         metavar="FILE",
-        help=".png, .pdf or .svg for a picture, .npz or .npy for the array (n, units) of uint8",
+        help=".png, .pdf or .svg for a picture, .npz or .npy for the array (n, units)",
     )
-    p.add_argument("-n", type=_count, default=64, metavar="N", help="how many")
-    p.add_argument("--steps", type=_count, default=1000, metavar="N", help="Gibbs steps of each chain")
     p.add_argument(
+        "-n", type=types.count, metavar="N", help="how many (default: 64; of each interpolation 10)"
+    )
+    p.add_argument(
+        "--means",
+        action=argparse.BooleanOptionalAction,
+        help="write each unit's mean given the other layer, not its draw (default: a VAE's means, an RBM's draws)",
+    )
+    p.add_argument(
+        "--shape", type=types.shape, metavar="HxW", help="rows and columns of an image (default: square)"
+    )
+    _train_options.add_threshold(p, _OF_KIND)
+    _train_options.add_root(p)
+    rbm = KindOptions(p, "RBM")
+    rbm.add("--steps", type=types.count, default=1000, metavar="N", help="Gibbs steps of each chain")
+    rbm.add(
         "--start",
         metavar="DATA",
         help="where the chains start: .npy with one row or n of them, or a data set, its "
         "first n test rows (default: the model's own chains, else its data's means)",
     )
-    p.add_argument(
+    rbm.add(
         "--clamp",
         type=Path,
         metavar="FILE",
         help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
     )
-    p.add_argument(
-        "--means", action="store_true", help="write each unit's probability in the last step, not its draw"
+    vae = KindOptions(p, "VAE")
+    either = vae.exclusively()
+    vae.add(
+        "--manifold",
+        type=types.count,
+        exclusive=either,
+        metavar="N",
+        help="N x N points of two latent units, even in their prior's probability, the others at 0",
     )
-    p.add_argument(
-        "--shape", type=_shape, metavar="HxW", help="rows and columns of an image (default: square)"
+    vae.add(
+        "--interpolate",
+        type=types.pair,
+        nargs="+",
+        exclusive=either,
+        metavar="I,J",
+        help="n points from one test row of --data to another, a line for each pair of numbers from 0",
     )
-    p.add_argument("--root", type=Path, metavar="DIR", help=_ROOT_HELP)
-    _add_common(p)
+    vae.add("--dimensions", type=types.pair, metavar="I,J", help="latent units of --manifold (default: 0,1)")
+    vae.add("--data", metavar="DATA", help="name of a data set, or an .npy or .npz file")
+    _train_options.add_common(p)
     p.set_defaults(run=_commands.sample)
 
 
 def _add_evaluate(commands: Any) -> None:
     p = commands.add_parser(
         "evaluate",
-        help="log-likelihood of data with its bracket",
+        help="log-likelihood of data: with its bracket, or its bounds",
         description="""\
 Print the mean log-likelihood of data in nats a row (natural logarithm, higher
-is better), the log of the partition function it rests on with both ends of its
-bracket, the effective number of AIS runs, the pseudo-log-likelihood, and what
-independent units would give.""",
+is better). Of an RBM: the log of the partition function it rests on with both
+ends of its bracket, the effective number of AIS runs, and the pseudo-log-
+likelihood. Of a VAE: the importance-weighted bound, the evidence lower bound
+(ELBO) with its reconstruction and KL, and how many latent units are active. And
+what independent units would give.""",
         epilog=f"""\
-Example:
-  gencore evaluate model.safetensors --data binarized_mnist --method ais \\
+Examples:
+  gencore evaluate rbm.safetensors --data binarized_mnist --method ais \\
       --runs 100 --temperatures 14500
+  gencore evaluate vae.safetensors --data binarized_mnist --samples 5000
 
 The bracket of log Z: the forward estimate less 3 standard errors, and the
 greater of the forward and the reverse estimate with 3 standard errors more.
 Fewer than some ten effective runs, or a wide bracket: take more temperatures.
+The bounds of a VAE lie below the log-likelihood on average, the closer the more
+draws a row. A unit is active where its posterior mean varies by more than 0.01.
 
-{_DATA_HELP}""",
+{_train_options.DATA_HELP}""",
     )
-    p.add_argument("model", type=Path, metavar="MODEL", help="file written by gencore train or RBM.save")
-    _add_data(p)
+    p.add_argument("model", type=Path, metavar="MODEL", help=_MODEL_HELP)
+    _train_options.add_data(p, _OF_KIND)
     p.add_argument("--split", choices=("train", "valid", "test"), default="test", help="part of the data")
-    p.add_argument(
+    p.add_argument("--rows", type=types.count, metavar="N", help="only N rows, evenly spread (default: all)")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead")
+    rbm = KindOptions(p, "RBM")
+    rbm.add(
         "--method",
         choices=("auto", "exact", "ais"),
         default="auto",
         help="exact: enumerate the smaller side (up to 30 units); ais: annealed importance sampling; "
         "auto: exact up to 20 units",
     )
-    p.add_argument("--runs", type=_count, default=100, metavar="N", help="AIS runs each way")
-    p.add_argument(
-        "--temperatures", type=_temperatures, default=14_500, metavar="N", help="AIS temperatures, at least 3"
+    rbm.add("--runs", type=types.count, default=100, metavar="N", help="AIS runs each way")
+    rbm.add(
+        "--temperatures",
+        type=types.temperatures,
+        default=14_500,
+        metavar="N",
+        help="AIS temperatures, at least 3",
     )
-    p.add_argument("--json", action="store_true", help="print one JSON object instead")
-    _add_common(p)
+    vae = KindOptions(p, "VAE")
+    vae.add(
+        "--samples", type=types.count, default=5000, metavar="N", help="draws a row of the weighted bound"
+    )
+    _train_options.add_common(p)
     p.set_defaults(run=_commands.evaluate)
 
 
@@ -315,86 +281,3 @@ Example, a C++ program that uses gencore:
         "--cmake-dir", action="store_true", help="print only the folder of the CMake package config"
     )
     p.set_defaults(run=_commands.info)
-
-
-_ROOT_HELP = "folder of the data sets' files (default: $GENCORE_DATA, then a cache that downloads go to)"
-
-
-def _add_data(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--data", required=True, metavar="DATA", help="name of a data set, or an .npy or .npz file; see below"
-    )
-    p.add_argument(
-        "--threshold",
-        type=_fraction,
-        default=0.5,
-        metavar="X",
-        help="grey data sets (mnist) become 1 from this part of white up",
-    )
-    p.add_argument("--root", type=Path, metavar="DIR", help=_ROOT_HELP)
-
-
-def _add_common(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--seed", type=_seed, default=0, metavar="N", help="all randomness follows from it")
-    p.add_argument(
-        "--threads", type=_count, metavar="N", help="results do not depend on it (default: all cores)"
-    )
-
-
-# --- types of arguments -------------------------------------------------------------------------------------
-
-
-def _integer(text: str, least: int, most: int | None = None) -> int:
-    try:
-        value = int(text.replace("_", "").replace(",", ""))
-    except ValueError:
-        value = least - 1
-    if value < least or (most is not None and value > most):
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"expected an integer {limits}, received {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    return _integer(text, 1)
-
-
-def _temperatures(text: str) -> int:
-    return _integer(text, 3)
-
-
-def _seed(text: str) -> int:
-    return _integer(text, 0, 2**64 - 1)
-
-
-def _number(text: str, holds: Callable[[float], bool], expected: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not (isfinite(value) and holds(value)):
-        raise argparse.ArgumentTypeError(f"expected a number {expected}, received {text!r}")
-    return value
-
-
-def _positive(text: str) -> float:
-    return _number(text, lambda x: x > 0, "above 0")
-
-
-def _not_negative(text: str) -> float:
-    return _number(text, lambda x: x >= 0, "of at least 0")
-
-
-def _below_one(text: str) -> float:
-    return _number(text, lambda x: 0 <= x < 1, "from 0 to below 1")
-
-
-def _fraction(text: str) -> float:
-    return _number(text, lambda x: 0 < x <= 1, "above 0, at most 1")
-
-
-def _shape(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"expected rows x columns such as 28x28, received {text!r}")
-    return int(height), int(width)

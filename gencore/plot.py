@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "filters", "samples"]
+    from gencore.evaluate import GradientVariance
+
+__all__ = ["curves", "filters", "gradient_variance", "samples"]
 
 _DPI = 128  # a power of two: sizes in inches are exact, and so are pixels
 _SHEET = 900  # a sheet of images is magnified to at most this many pixels a side
@@ -35,6 +37,9 @@ _LABELS = {
     "log_likelihood": "log-likelihood (nats per example)",
     "pseudo_log_likelihood": "pseudo-log-likelihood (nats per example)",
     "negative_log_likelihood": "negative log-likelihood (nats per example)",
+    "elbo": "evidence lower bound (nats per example)",
+    "reconstruction": "log p(x | z), reconstruction (nats per example)",
+    "kl": "KL divergence from the prior (nats per example)",
     "free_energy": "free energy (nats)",
     "free_energy_gap": "free energy gap, valid - train (nats)",
     "log_partition": "log Z (nats)",
@@ -59,6 +64,7 @@ def samples(
     count: int = 100,
     columns: int | None = None,
     title: str | None = None,
+    framed: bool = True,
 ) -> Figure:
     """Draw images side by side.
 
@@ -77,6 +83,8 @@ def samples(
         Images a line; by default the sheet comes out about square.
     title : str, optional
         Text above.
+    framed : bool
+        Draw grey lines around the images; without them images touch, as those of a latent manifold.
 
     Returns
     -------
@@ -106,7 +114,8 @@ def samples(
         images = images[..., np.newaxis]
     if columns is not None:
         _positive("samples", "columns", columns)
-    return _saved(_sheet(np.broadcast_to(images, (*images.shape[:3], 3)), columns, title), path)
+    rgb = np.broadcast_to(images, (*images.shape[:3], 3))
+    return _saved(_sheet(rgb, columns, title, gap=_GAP if framed else 0), path)
 
 
 def filters(
@@ -221,6 +230,71 @@ def curves(
     return _saved(figure, path)
 
 
+def gradient_variance(
+    results: Mapping[str, GradientVariance],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw the variance of each estimator's gradient as bars on a log scale, encoder and decoder side by side.
+
+    Parameters
+    ----------
+    results : mapping of str to GradientVariance
+        What `gencore.evaluate.gradient_variance` returns.
+    path, title : optional
+        As for `curves`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The number above a bar is its height: the variance summed over the parameters. A variance of 0, which a log
+        scale does not have, is written instead of a bar.
+
+    Raises
+    ------
+    ValueError
+        No results, or a variance that is not finite.
+    """
+    if not results:
+        raise ValueError("gradient_variance: expected results of at least one estimator, received none")
+    names = list(results)
+    heights = {
+        part: np.array([getattr(results[name], f"{part}_variance") for name in names], np.float64)
+        for part in ("encoder", "decoder")
+    }
+    everything = _finite("gradient_variance", "results", np.concatenate(list(heights.values())))
+    drawn = everything[everything > 0]
+    floor = 10.0 ** (math.floor(math.log10(drawn.min())) - 0.5) if len(drawn) else 0.1
+    top = 10.0 ** (math.log10(drawn.max()) + 0.6) if len(drawn) else 1.0  # room for the numbers
+    figure = _new_figure(260 + 170 * max(len(names), 2), 480, layout="constrained")
+    axes = figure.add_subplot()
+    for i, (part, color) in enumerate((("encoder", _COLORS["train"]), ("decoder", _COLORS["valid"]))):
+        at = np.arange(len(names)) + (i - 0.5) * 0.4
+        axes.bar(at, np.maximum(heights[part], floor) - floor, 0.36, bottom=floor, color=color, label=part)
+        for x, y in zip(at, heights[part], strict=True):
+            text = f"{y:.2g}" if y > 0 else "0"
+            axes.annotate(
+                text,
+                (x, max(y, floor)),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
+    axes.set_yscale("log")
+    axes.set_ylim(floor, top)
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.set_ylabel("gradient variance, summed")
+    axes.set_title(title or "Variance of the gradient", loc="left", fontsize=10)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return _saved(figure, path)
+
+
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
@@ -302,9 +376,10 @@ def _sheet(
     label: str = "",
     *,
     extend: bool = False,
+    gap: int = _GAP,
 ) -> Figure:
     """Draw images (n, h, w, 3) in a grid, its pixels those of the file, with a title and a colour scale beside."""
-    canvas = _tiled(images, columns)
+    canvas = _tiled(images, columns, gap)
     height, width = canvas.shape[:2]
     figure = _new_figure(width, height)
     heading = figure.text(0.5, 0.0, title or "", ha="center", va="top", fontsize=11)
@@ -331,18 +406,18 @@ def _sheet(
     return figure
 
 
-def _tiled(images: NDArray[np.float64], columns: int | None) -> NDArray[np.uint8]:
-    """Magnify images (n, h, w, 3) of 0..1 and put them into one of 0..255, line by line, each framed in grey."""
+def _tiled(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray[np.uint8]:
+    """Magnify images (n, h, w, 3) of 0..1 and put them into one of 0..255, line by line, framed in grey."""
     n, height, width = images.shape[:3]
     n_columns = min(n, columns if columns is not None else math.ceil(math.sqrt(n * height / width)))
     n_lines = math.ceil(n / n_columns)
     zoom = min(max(1, _SHEET // max(n_columns * width, n_lines * height)), _ZOOM)
     height, width = zoom * height, zoom * width
-    canvas = np.full((n_lines * (height + _GAP) + _GAP, n_columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
+    canvas = np.full((n_lines * (height + gap) + gap, n_columns * (width + gap) + gap, 3), 255, np.uint8)
     for i, image in enumerate(np.rint(images * 255).astype(np.uint8)):
-        top, left = i // n_columns * (height + _GAP), i % n_columns * (width + _GAP)
-        canvas[top : top + height + 2 * _GAP, left : left + width + 2 * _GAP] = _GAP_GREY
-        inside = np.s_[top + _GAP : top + _GAP + height, left + _GAP : left + _GAP + width]
+        top, left = i // n_columns * (height + gap), i % n_columns * (width + gap)
+        canvas[top : top + height + 2 * gap, left : left + width + 2 * gap] = _GAP_GREY
+        inside = np.s_[top + gap : top + gap + height, left + gap : left + gap + width]
         canvas[inside] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return canvas
 

@@ -160,9 +160,38 @@ def wrong_adam(p: works.optim.Adam) -> Any:
     return [x - p.lr * m / (np.sqrt(v) + p.eps) for x, m, v in zip(p.params, m, v, strict=True)]
 
 
+def vae_step(p: works.vae.VaeStep, logvar_factor: float = 1.0, noise_factor: float = 1.0) -> Any:
+    """A step by the reference, and what makes it wrong."""
+    layers = works.vae.Layers.of(p.adam.params).precise()
+    layers.logvar[0][...] *= logvar_factor
+    layers.logvar[1][...] *= logvar_factor
+    noise = noise_factor * RNG.standard_normal((len(p.x), len(layers.mean[1])))
+    loss, grads = works.vae.gradients(layers, p.x.astype(float), noise)
+    return loss, p.adam.after(grads)
+
+
+def vae_step_without_kl(p: works.vae.VaeStep) -> Any:
+    """The likelihood alone moves the posterior: the gradient of its log-variance lacks what narrowness costs."""
+    loss, _ = vae_step(p)
+    layers = works.vae.Layers.of(p.adam.params).precise()
+    grads = works.vae.gradients(layers, p.x.astype(float), RNG.standard_normal((len(p.x), 5)))[1]
+    grads[7] = grads[7] - 0.5 * (np.exp(layers.encode(p.x.astype(float))[3]) - 1).mean(0)
+    return loss, p.adam.after(grads)
+
+
+def wrong_iwae(p: works.vae.Iwae, n_samples: int) -> Any:
+    """The evidence lower bound, the mean of log-weights in place of the log of the mean weight."""
+    return works.vae.log_weights(p.layers.precise(), p.x, n_samples, RNG).mean(0)
+
+
 @pytest.mark.parametrize(
     ("name", "sample"),
     [
+        ("vae_step", lambda p: vae_step(p, logvar_factor=2)),
+        ("vae_step", lambda p: vae_step(p, noise_factor=0)),
+        ("vae_step", vae_step_without_kl),
+        ("iwae", wrong_iwae),
+        ("iwae", lambda p, n: -reference.free_energy(reference.synthetic_rbm(36, 20, 30), p.x)),
         ("adam", wrong_adam),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
@@ -220,6 +249,43 @@ def test_known_values_of_the_reference() -> None:
     log_z = float(np.log(np.exp(joint.astype(float)).sum()))
     assert reference.log_partition(rbm, 4) == pytest.approx(log_z, rel=1e-6)
     assert np.exp(-reference.free_energy(rbm, v) - log_z).sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_gradients_of_the_reference_vae() -> None:
+    """Against central differences along random directions, by all parameters at once and by each array."""
+    p = works.WORKS["vae_step"].problem(True)
+    x, start = p.x.astype(float), [a.astype(float) for a in p.adam.params]
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((len(x), len(start[5])))
+    _, grads = works.vae.gradients(works.vae.Layers.of(start), x, noise)
+    directions = [rng.standard_normal(a.shape) for a in start]
+
+    def loss(t: float, only: int | None) -> float:
+        moved = [
+            a + t * d if only in (None, i) else a
+            for i, (a, d) in enumerate(zip(start, directions, strict=True))
+        ]
+        return works.vae.gradients(works.vae.Layers.of(moved), x, noise)[0]
+
+    for only in (None, *range(len(start))):
+        chosen = [only] if only is not None else range(len(start))
+        want = sum(float((grads[i] * directions[i]).sum()) for i in chosen)
+        # Step 1e-4: the third derivative leaves 1e-8 of some hundreds, rounding 1e-16 / 1e-4 of 15.
+        assert (loss(1e-4, only) - loss(-1e-4, only)) / 2e-4 == pytest.approx(want, rel=1e-5, abs=1e-6), only
+
+
+def test_reference_vae_likelihood_is_that_of_quadrature() -> None:
+    """With one latent unit, log p(x) by Gauss-Hermite quadrature of the prior."""
+    x = reference.synthetic_rbm(36, 20, 30).v
+    layers = works.vae.initial((36, 20, 1), x, np.random.default_rng(3), spread=0.9).precise()
+    nodes, masses = np.polynomial.hermite_e.hermegauss(60)
+    logits = layers.decode(nodes[:, None])[-1]
+    fit = logits @ x[:4].T.astype(float) - reference.softplus(logits).sum(1)[:, None]
+    exact = np.logaddexp.reduce(fit + np.log(masses / masses.sum())[:, None])
+    weights = works.vae.log_weights(layers, x[:4], 100_000, np.random.default_rng(4))
+    estimate = np.logaddexp.reduce(weights) - np.log(len(weights))
+    error = np.exp(weights - estimate).std(0) / len(weights) ** 0.5
+    assert np.abs(estimate - exact) == pytest.approx(0, abs=5 * error.max())
 
 
 # --- the command ------------------------------------------------------------------------------------------------

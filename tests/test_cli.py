@@ -333,8 +333,11 @@ def test_the_options_that_the_documentation_names():
     named = {
         "gencore train rbm": "--data --hidden --epochs --algorithm --k --lr --schedule --batch-size --out "
         "--resume --seed --checkpoint-every --root --threads --momentum --weight-decay --no-centered",
-        "gencore sample": "-n --steps --out --clamp --start",
-        "gencore evaluate": "--data --method --runs --temperatures",
+        "gencore train vae": "--data --latent --hidden --epochs --lr --schedule --batch-size --out --resume --seed "
+        "--likelihood --latent-kind --classes --importance --estimator --kl-annealing --free-bits --patience "
+        "--checkpoint-every --overwrite --threads",
+        "gencore sample": "-n --steps --out --clamp --start --manifold --interpolate",
+        "gencore evaluate": "--data --method --runs --temperatures --samples --json",
         "gencore info": "--cmake-dir",
         "gencore demo": "--out",
     }
@@ -387,7 +390,7 @@ ERRORS = [
     ("train rbm --data digits --threads 0", "--threads"),
     ("train rbm --data digits --seed -1", "--seed"),
     ("train rbm --hidden 5", "--data"),
-    ("train vae --data digits", "'vae'"),
+    ("train gan --data digits", "'gan'"),
     ("sample missing.safetensors", "missing.safetensors"),
     ("sample text.safetensors", "text.safetensors", "not a whole safetensors file"),
     ("sample model.safetensors -n 0", "-n", "at least 1"),

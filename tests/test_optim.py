@@ -172,13 +172,13 @@ def test_corrections_of_adam_are_float64():
 
 
 def documented_square_sum(arrays):
-    """32 sums of each array's part of a block of 16,384 elements, added in order; then all parts."""
+    """32 sums of each array's part of a block of 65,536 elements, added in order; then all parts."""
     blocks = {}
     at = 0
     for array in arrays:
         x = array.ravel().astype(np.float64)
         while x.size:
-            part, x = np.split(x, [16_384 - at % 16_384])
+            part, x = np.split(x, [65_536 - at % 65_536])
             rows = np.pad(part, (0, -part.size % 32)).reshape(-1, 32)
             sums = np.zeros(32)
             for row in rows:
@@ -186,7 +186,7 @@ def documented_square_sum(arrays):
             total = 0.0
             for s in sums:
                 total += s
-            blocks[at // 16_384] = blocks.get(at // 16_384, 0.0) + total
+            blocks[at // 65_536] = blocks.get(at // 65_536, 0.0) + total
             at += part.size
     total = 0.0
     for block in blocks.values():
@@ -197,7 +197,7 @@ def documented_square_sum(arrays):
 def test_square_sum_has_one_order_of_additions():
     """So its bits are the same on every ISA level; run with GENCORE_ISA to see."""
     rng = np.random.default_rng(4)
-    arrays = [rng.normal(size=n).astype(np.float32) for n in (5, 20_000, 0, 33, 16_384, 40_001)]
+    arrays = [rng.normal(size=n).astype(np.float32) for n in (5, 70_000, 0, 33, 65_536, 150_001)]
     assert optim.square_sum(arrays) == documented_square_sum(arrays)
     assert optim.square_sum([]) == 0
     assert optim.square_sum([np.full(4, 2.0**100, np.float32)]) == 2.0**202  # beyond float32

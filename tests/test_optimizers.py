@@ -42,9 +42,14 @@ TRAJECTORIES = [
         "Adadelta",
         reference.adadelta,
         ("square_avgs", "acc_deltas"),
-        {"rho": 0.5, "eps": 1e-4, "weight_decay": 0.1},
+        {"lr": 0.5, "rho": 0.95},
     ),
-    ("Adadelta", reference.adadelta, ("square_avgs", "acc_deltas"), {"eps": 1e-2, "maximize": True}),
+    (
+        "Adadelta",
+        reference.adadelta,
+        ("square_avgs", "acc_deltas"),
+        {"eps": 1e-2, "weight_decay": 0.01, "maximize": True},
+    ),
     ("Adam", reference.adam, ("exp_avgs", "exp_avg_sqs"), {}),
     ("Adam", reference.adam, ("exp_avgs", "exp_avg_sqs"), {"betas": (0.3, 0.8), "weight_decay": 0.1}),
     (

@@ -99,6 +99,23 @@ def test_samples_layout(tmp_path, columns, count, shown, width):
     np.testing.assert_array_equal([image[..., 0].argmax() for image in images], np.arange(shown))
 
 
+@pytest.mark.parametrize("n", [6, 5])
+def test_without_a_frame_images_touch(tmp_path, n):
+    X = RNG.random((n, 4, 5))
+    drawn = plot.samples(X, tmp_path / "t.png", columns=3, framed=False)
+    png = np.rint(imread(tmp_path / "t.png")[..., 0] * 255)
+    sheet = png[18:-18, 18:-18]  # the margin
+    zoom = sheet.shape[0] // 8
+    assert sheet.shape == (8 * zoom, 15 * zoom)
+    whole = np.ones((6, 4, 5))
+    whole[:n] = X
+    expected = whole.reshape(2, 3, 4, 5).transpose(0, 2, 1, 3).reshape(8, 15)
+    np.testing.assert_allclose(sheet, np.kron(expected, np.ones((zoom, zoom))) * 255, atol=0.501)
+    assert (png[:18] == 255).all()
+    assert (png[:, :18] == 255).all()
+    assert_nothing_cut_off(drawn)
+
+
 def test_sheets_have_a_size_for_a_page(tmp_path):
     for n, d in [(1, 4), (100, 64), (100, 784), (400, 784), (3, 64)]:
         plot.samples(np.zeros((n, d)), tmp_path / "s.png", count=400)
@@ -225,6 +242,21 @@ def test_long_titles_and_scales_are_whole():
         assert_nothing_cut_off(plot.filters(np.eye(4)[:, :1] * 12345.678, title=title))
     for size in (1e-6, 1.5e9):
         assert_nothing_cut_off(plot.filters(np.random.default_rng(0).normal(size=(64, 30)) * size, title=""))
+
+
+def test_curves_of_a_bound_have_units():
+    history = {
+        "epoch": [1, 2],
+        "loss": [9.0, 8],
+        "elbo": [-9.0, -8],
+        "reconstruction": [-7.0, -5],
+        "kl": [2.0, 3],
+    }
+    history |= {f"validation_{name}": history[name] for name in ("elbo", "kl")}
+    titles = [axes.get_title(loc="left") for axes in plot.curves(history).axes]
+    assert [t.split(" (")[0] for t in titles[:2]] == ["loss", "evidence lower bound"]
+    assert all(t.endswith("(nats per example)") for t in titles[1:])
+    assert len(titles) == 4  # validation in the same panels
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])

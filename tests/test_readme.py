@@ -10,29 +10,32 @@ import numpy as np
 from test_cpp import require
 
 import gencore
+from gencore import datasets
 from gencore.cli import parser
-from gencore.models import RBM
+from gencore.models import RBM, VAE
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    """The only block in that language."""
-    [code] = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-    return str(code)
+def blocks(language: str) -> list[str]:
+    """The programs in that language, in order."""
+    return [str(code) for code in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)]
 
 
-def run_python_block(folder: Path) -> str:
+RBM_PROGRAM, VAE_PROGRAM, OWN_PROGRAM = blocks("python")
+
+
+def run_python(code: str, folder: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
-    command = [sys.executable, "-W", "error", "-c", block("python")]
+    command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_python_program_then_the_cpp_program(tmp_path: Path) -> None:
-    printed = run_python_block(tmp_path)
+    printed = run_python(RBM_PROGRAM, tmp_path)
     # An image takes 25 nats where nothing is learned; a program that shows learning shows less.
     assert float(re.search(r"test log-likelihood (-[\d.]+)", printed).group(1)) > -18
     assert re.search(r"log Z = [\d.]+ .*bracket", printed)
@@ -46,9 +49,25 @@ def test_the_python_program_then_the_cpp_program(tmp_path: Path) -> None:
     assert np.array_equal(image.ravel(), model.gibbs(model.chains, 1000, key=7)[0])
 
 
+def test_the_program_of_the_vae(tmp_path: Path) -> None:
+    printed = run_python(VAE_PROGRAM, tmp_path)
+    bound = float(re.search(r"at least (-[\d.]+)", printed).group(1))
+    assert bound > -20  # independent pixels have -24.96
+    assert {"manifold.png", "line.png", "curves.png"} <= {p.name for p in tmp_path.iterdir()}
+    model = VAE.load(tmp_path / "vae.safetensors")
+    one, other = (model.log_likelihood(datasets.load("digits").test, 500, key=key) for key in (3, 4))
+    # Two estimates by other draws differ by as much again, but for chance: five standard errors of the mean.
+    assert abs(one.mean() - bound) < 5 * (one - other).std() / np.sqrt(len(one))
+
+
+def test_the_program_that_is_ones_own(tmp_path: Path) -> None:
+    printed = run_python(OWN_PROGRAM, tmp_path)
+    assert float(re.search(r"right: ([\d.]+)", printed).group(1)) > 0.85  # one in ten by chance
+
+
 def test_the_programs_are_as_long_as_promised() -> None:
-    for language in ("python", "cpp"):
-        lines = [line for line in block(language).splitlines() if line.strip()]
+    for code in (*blocks("python"), *blocks("cpp")):
+        lines = [line for line in code.splitlines() if line.strip()]
         assert len(lines) <= 24
         assert max(map(len, lines)) <= 110
 

@@ -430,6 +430,14 @@ def test_any_shape_may_be_cut_by_rows(n, units, samples, cut):
     assert np.array_equal(bits[cut:], sample.relaxed_bernoulli(mu[cut:], 0.5, KEY, first_row=cut))
 
 
+def test_numbers_of_samples_may_be_numpys():
+    mu, logvar = normals(3, 2), normals(3, 2, seed=1)
+    for function in (sample.gaussian_reparam, sample.gaussian_sample):
+        expected = function(mu, logvar, KEY, samples=4)
+        for found, same in zip(function(mu, logvar, KEY, samples=np.int64(4)), expected, strict=True):
+            np.testing.assert_array_equal(found, same)
+
+
 def test_flat_layout_beyond_its_first_row():
     """Row 2^32 - 1 of 10 columns is element 10 (2^32 - 1), unit (that mod 2^30) of row 39 of the stream."""
     x = sample.gumbel_softmax(np.zeros((1, 10), np.float32), 1.0, KEY, first_row=2**32 - 1)

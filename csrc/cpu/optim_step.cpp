@@ -18,7 +18,7 @@ using optim::SgdStep;
 using optim::SquareSum;
 using optim::StepBase;
 
-constexpr std::int64_t block = 16384;
+constexpr std::int64_t block = 65536;  // shorter ones stop the processor from reading ahead too often
 
 template <class T>
 std::int64_t task_count(const VectorList<T>& list) {
@@ -27,7 +27,7 @@ std::int64_t task_count(const VectorList<T>& list) {
   return ceil_div(elements, block);
 }
 
-// Cuts all arrays, laid end to end, into blocks, and calls piece(task, k, begin, end) for each part of array k in a block:
+// Cuts all arrays, laid end to end, into blocks, and calls piece(task, k, begin, end) for each part of array k in one:
 // many small arrays share a task, and a large one gives work to every thread.
 template <class T, class Piece>
 void for_each_piece(const VectorList<T>& list, const Piece& piece) {
@@ -53,8 +53,8 @@ struct FirstLanes {
   GENCORE_INLINE void write(float* p, F v) const { store_first(p, v, n); }
 };
 
-// update(i, lanes) for every vector of elements begin .. end - 1. A short first one brings `array` to a vector's boundary:
-// allocators put large arrays at the same distance from one, and accesses across two cache lines cost a third of the speed.
+// update(i, lanes) for every vector of elements begin .. end - 1. A short first one brings `array` to a vector's
+// boundary: allocators put large arrays at the same distance from one, and to straddle cache lines costs a third.
 template <class Update>
 GENCORE_INLINE void sweep(const float* array, std::int64_t begin, std::int64_t end, const Update& update) {
   const auto past = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(array + begin) / sizeof(float) % lanes);
@@ -240,7 +240,7 @@ void scale(const Scale& op) {
 typedef float Half __attribute__((vector_size(2 * GENCORE_LANES), may_alias));  // lanes / 2 floats
 typedef double D __attribute__((vector_size(4 * GENCORE_LANES), may_alias));    // and as many doubles
 
-// Sums of squares of elements i = j mod 32 of a part. Squares of float32 are exact in float64, and the additions come in
+// Sums of squares of elements i = j mod 32 of a part. Squares of float32 are exact in float64, and additions come in
 // one order at every width, so the bits are the same on every level.
 struct SquareSums {
   static constexpr int width = 32, vectors = 2 * width / lanes;

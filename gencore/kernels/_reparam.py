@@ -134,7 +134,7 @@ def _repeated(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
 
 def _gaussian(name: str, mu: Any, logvar: Any, samples: int, **coordinates: int) -> tuple[Any, Any]:
     op = "sample.gaussian_reparam"
-    shape = _repeated(np.shape(mu), samples if isinstance(samples, int) and samples > 0 else 1)
+    shape = _repeated(np.shape(mu), samples if isinstance(samples, int | np.integer) and samples > 0 else 1)
     z = empty(mu, shape, np.float32)
     per_row = empty(mu, np.shape(mu)[:-1] if name == "kl" else shape[:-1], np.float32)
     rows: dict[str, Any] = {name: per_row.reshape(-1)}

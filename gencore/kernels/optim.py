@@ -449,7 +449,7 @@ def square_sum(arrays: Float32Arrays) -> float:
     Notes
     -----
     The same bits for any number of threads and on every ISA level. The relative error is at most ``n 2^-53`` for n
-    elements. Memory: 8 bytes for each 16,384 elements.
+    elements. Memory: 8 bytes for each 65,536 elements.
     """
     out = np.empty(1)
     _core.optim_square_sum(arrays=arrays, out=out)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,16 @@ class NeuralModel(Module):
     A subclass passes its constructor's arguments to ``super().__init__(seed, **config)``.
     """
 
+    is_model: ClassVar[bool] = True
+
     def __init__(self, seed: int, **config: Any) -> None:
         super().__init__()
         self.generator = Generator(seed)
-        self.seed = seed
+        self.seed = int(seed)
         self.steps = 0
-        self._config = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()} | {"seed": seed}
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in config.items()}
+        # As a file gives it back, tuples inside tuples included: a checkpoint's must compare equal.
+        self._config: dict[str, Any] = json.loads(json.dumps(plain | {"seed": self.seed}))
 
     @property
     def config(self) -> dict[str, Any]:

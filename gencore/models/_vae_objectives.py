@@ -67,12 +67,12 @@ class Settings:
         if self.free_bits > 0 and (len(model.latents) > 1 or not gaussian):
             raise ValueError("VAE.fit: expected free_bits 0 unless there is one Gaussian layer, received "
                              f"{self.free_bits}")  # fmt: skip
-        return replace(self, estimator=name)
+        return replace(self, estimator=name, n_importance=int(n))
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
         schedules = {n: schedule_json(getattr(self, n)) for n in ("kl_weight", "temperature")}
-        return {**self.__dict__, **schedules}
+        return {**self.__dict__, "free_bits": float(self.free_bits), **schedules}
 
 
 def make(model: VAE, settings: Settings) -> Objective:
@@ -92,6 +92,10 @@ class Objective:
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """Loss and figures of a batch."""
         raise NotImplementedError
+
+    def scale(self) -> float:
+        """What the encoder's gradient will be divided by in the next call."""
+        return 1.0
 
     def weighted(self, reconstruction: Any, kl: Any, done: float) -> Result:
         """Minus the bound, means over the batch, with the weight that the divergence has by now."""
@@ -132,8 +136,11 @@ class Concrete(Objective):
     """Through a relaxed draw (Jang et al. 2017; Maddison et al. 2017); the divergence is that of the discrete units."""
 
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
-        """Minus the bound at the temperature of now."""
+        """Minus the bound at the temperature of now; in evaluation, of draws as they are."""
         model = self.model
+        if not model.training:
+            bound = model.bound(batch, int(key))
+            return self.weighted(bound.reconstruction, bound.kl, done)
         latent, q = model.latents[0], model.encoders[0](batch)
         z = latent.relaxed(q, self.temperature(done), key, self.settings.straight_through)
         fit = model.likelihood.log_prob(model.decoders[0](z), batch)
@@ -173,6 +180,9 @@ def _array(x: Any) -> Any:
     return x.detach().numpy() if isinstance(x, Tensor) else x
 
 
+DECAY = 0.8  # of the baseline's running mean and variance
+
+
 class Baseline(Module):
     """What a draw for x is worth, as far as x alone tells; and the running mean and variance of what remains."""
 
@@ -181,6 +191,18 @@ class Baseline(Module):
         self.net = mlp((n_visible, 100, 1), "tanh", key=key)
         self.mean = tensor(np.zeros((), np.float32))
         self.variance = tensor(np.zeros((), np.float32))
+        self.batches = tensor(np.zeros((), np.int64))
+
+    def follow(self, signal: NDArray[Any]) -> None:
+        """Move the running mean and variance; the first batch sets them."""
+        rate = 1 - DECAY if int(self.batches) else 1.0
+        self.mean += (signal.mean(dtype=np.float64) - float(self.mean)) * rate
+        self.variance += (signal.var(dtype=np.float64) - float(self.variance)) * rate
+        self.batches += 1
+
+    def scale(self) -> float:
+        """Standard deviation of what remains, at least 1."""
+        return max(1.0, math.sqrt(float(self.variance)))
 
     def forward(self, x: Any) -> Any:
         """(n, n_visible) -> (n,)."""
@@ -188,28 +210,33 @@ class Baseline(Module):
 
 
 class Reinforce(Objective):
-    """The score function with NVIL's baselines and normalisation (Mnih & Gregor 2014)."""
+    """The score function with NVIL's baselines and normalisation (Mnih & Gregor 2014).
 
-    DECAY = 0.8  # of the running mean and variance
+    The running mean and variance are those of the batches before (after the first), so that the estimate stays unbiased
+    up to its scale.
+    """
 
     def __init__(self, model: VAE, settings: Settings) -> None:
         super().__init__(model, settings)
         self.extra = self.baseline = Baseline(model.n_visible, Key(model.seed))
+
+    def scale(self) -> float:
+        """The baseline's."""
+        return self.baseline.scale()
 
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """A loss whose gradients are the estimate, and the baseline's squared error."""
         draw = detached_draw(self.model, batch, key, learn_encoder=True)
         worth = _array(draw.log_joint) - _array(draw.log_posterior)
         expected = self.baseline(batch)
-        signal = worth - _array(expected)
-        mean, variance = self.baseline.mean, self.baseline.variance
+        remains = worth - _array(expected)
+        if self.model.training and not int(self.baseline.batches):
+            self.baseline.follow(remains)
+        mean, scale = float(self.baseline.mean), self.baseline.scale()
+        score = np.mean(draw.log_posterior * ((remains - mean) / scale).astype(np.float32))
+        miss = np.mean(np.square(expected - (worth - mean)))
         if self.model.training:
-            with no_grad():
-                mean += (signal.mean() - mean) * (1 - self.DECAY)
-                variance += (signal.var() - variance) * (1 - self.DECAY)
-        signal = (signal - float(mean)) / max(1.0, math.sqrt(float(variance)))
-        score = np.mean(draw.log_posterior * signal.astype(np.float32))
-        miss = np.mean(np.square(expected - (worth - float(mean))))
+            self.baseline.follow(remains)
         loss = miss - np.mean(draw.log_joint) - score
         elbo = float(worth.mean(dtype=np.float64))
         return loss, {"elbo": elbo}

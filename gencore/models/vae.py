@@ -217,8 +217,6 @@ class VAE(NeuralModel):
         settings = settings.checked(self)
         data = self._as_data("VAE.fit", "X", X)
         held_out = None if validation is None else self._as_data("VAE.fit", "validation", validation)
-        if self.steps == 0:
-            self.likelihood.start_at(self.decoders[0].heads, data)
         objective = objectives.make(self, settings)
         learned = [*self.parameters(), *(objective.extra.parameters() if objective.extra else ())]
         options = Options(
@@ -238,6 +236,8 @@ class VAE(NeuralModel):
             generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
+        if self.steps == 0:  # after all arguments were looked at, and not where a checkpoint goes on
+            self.likelihood.start_at(self.decoders[0].heads, data)
         return training.run(callbacks, progress)
 
     # --- bounds -----------------------------------------------------------------------------------------------
@@ -261,8 +261,8 @@ class VAE(NeuralModel):
             are drawn, without relaxation.
         """
         data = self._as_data("VAE.elbo", "x", x)
-        _sizes("n_samples", n_samples)
-        return self.bound(data, int(as_key(self.key(key))), n_samples)
+        count = _count("VAE.elbo", "n_samples", n_samples)
+        return self.bound(data, int(as_key(self.key(key))), count)
 
     def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
         """`elbo` of rows that kernels take as they are."""
@@ -321,7 +321,7 @@ class VAE(NeuralModel):
         4,000 rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
-        _sizes("n_samples", n_samples)
+        n_samples = _count("VAE.log_likelihood", "n_samples", n_samples)
         keys = Generator(int(as_key(self.key(key))))
         out = np.empty(len(data))
         block = min(n_samples, 500)
@@ -402,7 +402,7 @@ class VAE(NeuralModel):
         (n, n_visible) array
             float32; for draws of Bernoulli units uint8.
         """
-        _sizes("n", n)
+        _count("VAE.sample", "n", n)
         keys = Generator(int(as_key(self.key(key))))
         z = self.latents[-1].prior(n, keys.key())
         with no_grad():
@@ -412,6 +412,7 @@ class VAE(NeuralModel):
 
     def interpolate(self, start: Any, end: Any, n: int = 10) -> Float32Array:
         """Decode `n` points on the line between the posterior means of two examples: (n, n_visible) float32."""
+        _count("VAE.interpolate", "n", n)
         pair = np.stack([np.asarray(start), np.asarray(end)])
         z = self.encode(pair)
         t = np.linspace(0, 1, n, dtype=np.float32)[:, None]
@@ -425,10 +426,16 @@ class VAE(NeuralModel):
         """
         if self.latents[-1].kind != "gaussian":
             raise ValueError("VAE.manifold: expected a Gaussian latent, received a discrete one")
-        z = np.zeros((n, n, self.latents[-1].width), np.float32)
+        _count("VAE.manifold", "n", n)
+        width = self.latents[-1].width
+        if width > 1 and (len(set(dimensions)) != 2 or not all(0 <= d < width for d in dimensions)):
+            raise ValueError(
+                f"VAE.manifold: expected dimensions to be two of the {width} latent units, received {dimensions}"
+            )
+        z = np.zeros((n, n, width), np.float32)
         line = [NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)]
-        z[:, :, dimensions[0]] = np.array(line)[None, :]
-        if self.latents[-1].width > 1:
+        z[:, :, dimensions[0] if width > 1 else 0] = np.array(line)[None, :]
+        if width > 1:
             z[:, :, dimensions[1]] = np.array(line)[::-1, None]
         return self.decode(z.reshape(n * n, -1))
 
@@ -467,6 +474,12 @@ def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> o
             f"VAE.fit: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
         )
     return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
+
+
+def _count(op: str, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{op}: expected {name} to be an integer of at least 1, received {value!r}")
+    return int(value)
 
 
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -170,10 +170,9 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: expected p from 0 to below 1, received {p!r}")
         self.p = float(p)
-        self._key = int(_generator(key).key())
-        self.calls = tensor(
-            np.zeros((), np.int64)
-        )  # a buffer: a model that is loaded goes on with other masks
+        # Buffers: a model that is loaded goes on with the masks that it would have had.
+        self.key = tensor(np.array(int(_generator(key).key()), np.uint64))
+        self.calls = tensor(np.zeros((), np.int64))
 
     def forward(self, x: Any) -> Any:
         """Any shape -> the same shape."""
@@ -181,7 +180,7 @@ class Dropout(Module):
             return x
         step = int(self.calls)
         self.calls += 1
-        return _dropout(x, self.p, self._key, step)
+        return _dropout(x, self.p, int(self.key), step)
 
 
 class LayerNorm(Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ class Module:
     """
 
     training: bool
+    is_model: ClassVar[bool] = False
+    """Whether it keeps ``config`` and ``steps``, the count of its updates, as the models of `gencore.models` do."""
 
     def __init__(self) -> None:
         self.training = True

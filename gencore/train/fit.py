@@ -107,17 +107,22 @@ class ModuleTraining(Loop):
             raise ValueError(
                 f"{name}: expected validation, since patience watches {options.monitor}, received None"
             )
-        self._module, self.objective, self.data, self.held_out = module, objective, data, held_out
+        self._module: Any = module
+        self.objective, self.data, self.held_out = objective, data, held_out
         self.optimizer, self.options, self.generator, self.extra = optimizer, options, generator, extra
+        self._keys = generator.spawn(1)[0]  # its own: what a callback draws leaves the training's bits alone
         self.shown = shown or {"loss": "loss", "valid": "validation_loss"}  # type: ignore[misc]
         self._state = State()
         self._best: dict[str, NDArray[Any]] = {}
-        self._steps = getattr(module, "steps", 0)
-        first = data[0] if isinstance(data, tuple) else data
+        self._last: dict[str, NDArray[Any]] = {}
+        self._steps = int(getattr(module, "steps", 0)) if module.is_model else 0
         self.recorded = {
-            "epochs": options.epochs, "batch_size": options.batch_size, "lr": schedule_json(options.lr),
-            "clip_norm": options.clip_norm, "patience": options.patience, "monitor": options.monitor,
-            "optimizer": type(optimizer).__name__, "X": checksum(first), **recorded,
+            "epochs": int(options.epochs), "batch_size": int(options.batch_size),
+            "lr": schedule_json(options.lr if options.lr is not None else optimizer.param_groups[0]["lr"]),
+            "clip_norm": None if options.clip_norm is None else float(options.clip_norm),
+            "patience": None if options.patience is None else int(options.patience), "monitor": options.monitor,
+            "optimizer": type(optimizer).__name__, "seed": int(seed), "X": _checksums(data),
+            "validation": None if held_out is None else _checksums(held_out), **recorded,
         }  # fmt: skip
         path = self.checkpoints.path
         if options.resume and path is not None and path.exists():
@@ -139,8 +144,9 @@ class ModuleTraining(Loop):
         return self._steps
 
     def parameters(self) -> Iterable[tuple[str, Any]]:
-        """Of the module."""
-        return ((name, p.detach()._data) for name, p in self._module.named_parameters())
+        """All that is learned, and the buffers."""
+        parts = [self._module] if self.extra is None else [self._module, self.extra]
+        return ((name, t._data) for part in parts for name, t in part._named_tensors() if t.dtype.kind == "f")
 
     # --- learning -------------------------------------------------------------------------------------------------
 
@@ -151,21 +157,24 @@ class ModuleTraining(Loop):
                 group["lr"] = lr
         self.optimizer.zero_grad()
         done = self.done() / (self.epochs * self.steps_per_epoch)
-        loss, figures = self.objective(_take(self.data, rows), self.generator.key(), done)
+        loss, figures = self.objective(_take(self.data, rows), self._keys.key(), done)
         value = float(loss)
         if not np.isfinite(value):
-            raise self.divergence("the loss", value)
+            raise self.divergence("the loss", value, during=True)
         loss.backward()
         if self.options.clip_norm is not None:
             clip_grad_norm(self.optimizer_parameters(), self.options.clip_norm)
         self.optimizer.step()
-        self._steps += 1
-        if hasattr(self._module, "steps"):
-            self._module.steps = self._steps
+        self._count(self._steps + 1)
         sums = self._state.sums
         for name, figure in {"loss": value, **figures}.items():
             sums[name] = sums.get(name, 0.0) + float(figure) * len(rows)
         self._state.rows += len(rows)
+
+    def _count(self, steps: int) -> None:
+        self._steps = steps
+        if self._module.is_model:
+            self._module.steps = steps
 
     def optimizer_parameters(self) -> list[Tensor]:
         """Everything that the optimizer updates."""
@@ -219,12 +228,15 @@ class ModuleTraining(Loop):
     def run(self, callbacks: Sequence[Callback], progress: bool) -> History:
         """Train, and return to the best parameters if the monitored figure says which these were."""
         self._module.train()
-        history = super().run(callbacks, progress)
-        if self._best:
+        try:
+            history = super().run(callbacks, progress)
+        finally:
+            self._module.eval()
+        if self._state.waited:
+            self._last = self._module.state_dict()  # where a resumed training goes on
             self._module.load_state_dict(self._best)
             if self.checkpoints.path is not None:
                 self.save(self.checkpoints.path)
-        self._module.eval()
         return history
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -232,35 +244,37 @@ class ModuleTraining(Loop):
     def save(self, path: Path) -> None:
         """Write the module as its own ``save`` does, and beside it all that the training needs."""
         optimizer, tensors = io.split_state(self.optimizer.state_dict(), "training.optimizer")
-        tensors |= {f"training.best.{name}": array for name, array in self._best.items()}
-        if self.extra is not None:
-            tensors |= {f"training.extra.{name}": array for name, array in self.extra.state_dict().items()}
+        extra = {} if self.extra is None else self.extra.state_dict()
+        for kind, arrays in (("best", self._best), ("last", self._last), ("extra", extra)):
+            tensors |= {f"training.{kind}.{name}": array for name, array in arrays.items()}
         state = {
             "steps": self._steps, "generator": self.generator.state,
-            "training": self._state.to_json() | {"optimizer": optimizer},
+            "training": self._state.to_json() | {"optimizer": optimizer, "keys": self._keys.state},
         }  # fmt: skip
         io.save_model(
-            path, kind=type(self._module).__name__, config=getattr(self._module, "config", {}), state=state,
+            path, kind=type(self._module).__name__, config=self._config(), state=state,
             tensors=self._module.state_dict() | tensors,
         )  # fmt: skip
 
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = self._module.config if self._module.is_model else {}
+        return config
+
     def _resume(self, path: Path) -> None:
         stored = io.load_model(path, type(self._module).__name__)
-        config = getattr(self._module, "config", {})
-        if stored.config != config:
+        if stored.config != self._config():
             raise ValueError(
-                f"{self.name}: expected {path} to hold a model of {config}, received {stored.config}"
+                f"{self.name}: expected {path} to hold a model of {self._config()}, received {stored.config}"
             )
         training = dict(stored.state.get("training") or {})
-        optimizer = training.pop("optimizer", None)
+        optimizer, keys = training.pop("optimizer", None), training.pop("keys", None)
         before, now = training.get("options", {}), dict(self.recorded)
-        if before and not isinstance(before.get("lr"), list):
-            now["epochs"] = before.get(
-                "epochs"
-            )  # with a constant rate, more epochs are the same training going on
+        scheduled = any(isinstance(value, list) for value in before.values())
+        if before and not scheduled and now["epochs"] > before["epochs"]:
+            now["epochs"] = before["epochs"]  # the same training going on
         self.check_same(path, before, now)
         own = {name: t for name, t in stored.tensors.items() if not name.startswith("training.")}
-        self._module.load_state_dict(own)
+        self._module.load_state_dict(_under("training.last.", stored.tensors) or own)
         joined = io.join_state(optimizer, stored.tensors)
         joined["state"] = {int(i): of_one for i, of_one in joined["state"].items()}
         self.optimizer.load_state_dict(joined)
@@ -268,10 +282,8 @@ class ModuleTraining(Loop):
             self.extra.load_state_dict(_under("training.extra.", stored.tensors))
         self._best = _under("training.best.", stored.tensors)
         self._state = State.from_json(training)
-        self._steps = int(stored.state["steps"])
-        if hasattr(self._module, "steps"):
-            self._module.steps = self._steps
-        self.generator.state = stored.state["generator"]
+        self._count(int(stored.state["steps"]))
+        self.generator.state, self._keys.state = stored.state["generator"], keys
 
 
 def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -287,6 +299,10 @@ def _rows(name: str, data: Data) -> int:
             f"{name}: expected arrays of as many rows each in X, received {[len(a) for a in data]}"
         )
     return lengths.pop()
+
+
+def _checksums(data: Data) -> str:
+    return ", ".join(checksum(array) for array in (data if isinstance(data, tuple) else (data,)))
 
 
 def _take(data: Data, rows: NDArray[np.int64]) -> Any:
@@ -346,7 +362,8 @@ def fit(
         Show a progress bar, where the output is a terminal.
     checkpoint : path, optional
         File for parameters, optimizer, random numbers and history, written at the end of each epoch or every
-        ``checkpoint_every`` updates.
+        ``checkpoint_every`` updates. `gencore.io.load_model` reads it; tensors whose names do not start with
+        ``training.`` are the module's ``state_dict``.
     checkpoint_every : int, optional
         Updates between two checkpoints.
     resume : bool
@@ -371,7 +388,19 @@ def fit(
 
     def objective(batch: Any, key: Key, done: float) -> tuple[Tensor, Mapping[str, float]]:
         found = loss(module, batch, key)
-        return found if isinstance(found, tuple) else (found, {})
+        value, figures = found if isinstance(found, tuple) else (found, {})
+        if not isinstance(value, Tensor) or value.size != 1:
+            what = f"one of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"fit: expected loss to return a Tensor of one element, received {what}")
+        return value, figures
+
+    for name, data in (("X", X), ("validation", validation)):
+        if data is not None and not all(
+            hasattr(a, "shape") for a in (data if isinstance(data, tuple) else (data,))
+        ):
+            raise TypeError(
+                f"fit: expected {name} to be an array or a tuple of arrays, received {type(data).__name__}"
+            )
 
     options = Options(
         epochs, batch_size, lr, clip_norm, patience, monitor, checkpoint, checkpoint_every, resume

@@ -169,7 +169,7 @@ class Loop(ABC):
         start = time.perf_counter() - position.seconds
         label = self.name.partition(".")[0]
         with Progress(label, total=total, done=self.done(), enabled=progress) as bar:
-            while position.epoch < self.epochs:
+            while position.epoch < self.epochs and not self.finished():
                 first_step = self.steps() - position.batch
                 order = batches(self.n_rows, self.batch_size, seed=self.seed, epoch=first_step)
                 while position.batch < self.steps_per_epoch:
@@ -187,7 +187,7 @@ class Loop(ABC):
                 stops = [
                     callback(self.model, record) for callback in callbacks
                 ]  # every one of them is called
-                if any(stops) or self.finished():
+                if any(stops):
                     break
         if self.checkpoints.path is not None and not self.checkpoints.due(self.done()):
             self.save(self.checkpoints.path)
@@ -204,11 +204,12 @@ class Loop(ABC):
             if len(wrong):
                 raise self.divergence(name, wrong[0])
 
-    def divergence(self, name: str, value: float) -> DivergenceError:
-        """Say what became of which number, when, and what is left."""
-        epoch = -(-self.done() // self.steps_per_epoch)
+    def divergence(self, name: str, value: float, *, during: bool = False) -> DivergenceError:
+        """Say what became of which number, when (after the last update, or during the next one), and what is left."""
+        done = self.done() + during
+        epoch = -(-done // self.steps_per_epoch)
         return DivergenceError(
-            f"{self.name}: {name} became {value} at update {self.steps()} (epoch {epoch}): "
+            f"{self.name}: {name} became {value} at update {self.steps() + during} (epoch {epoch}): "
             f"use a smaller learning rate; {self.checkpoints.advice()}"
         )
 
@@ -249,4 +250,4 @@ def checksum(data: NDArray[Any]) -> str:
 
 def schedule_json(lr: float | Schedule | None) -> Any:
     """A schedule is a function: what it gives at three points stands for it."""
-    return [float(lr(x)) for x in (0.0, 0.5, 1.0)] if callable(lr) else lr
+    return [float(lr(x)) for x in (0.0, 0.5, 1.0)] if callable(lr) else None if lr is None else float(lr)

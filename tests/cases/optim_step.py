@@ -9,9 +9,9 @@ from gencore.kernels import optim as kernels
 from .case import Bad, Case, Expected
 from .optim import number_bad
 
-# Around 4, 8 and 16 lanes, a scalar, nothing at all, and arrays that meet inside a block of 16,384 or span several.
+# Around 4, 8 and 16 lanes, a scalar, nothing at all, and arrays that meet inside a block of 65,536 or span several.
 LANES = ((7,), (0,), (), (1,), (3, 1), (8,), (9,), (15,), (2, 8), (17,), (31,), (32,), (33,), (64,), (5, 13))
-BLOCKS = ((16_384,), (3,), (40_001,), (0,), (200, 101), (16_380,))
+BLOCKS = ((65_536,), (3,), (140_001,), (0,), (200, 101), (65_530,))
 BENCH = tuple(
     s for a, b in ((784, 500), (500, 500), (500, 20), (20, 500), (500, 784)) for s in ((a, b), (b,))
 )

@@ -146,7 +146,7 @@ void optim(Bytes& bytes) {
   std::vector<Array<float>> params, grads, means, squares;
   std::vector<Vector<float>> p, m, s;
   std::vector<Vector<const float>> g;
-  for (const std::int64_t n : {5, 40001, 0, 700}) {
+  for (const std::int64_t n : {5, 140001, 0, 700}) {
     params.push_back(normals(n, 1, 5));
     grads.push_back(normals(n, 1, 6));
     means.emplace_back(n);

@@ -1,5 +1,5 @@
-// Fused parameter updates: of one array uphill (Sgd), and of all parameters of a model at once downhill, in one pass over
-// memory with the arithmetic of torch.optim.
+// Fused parameter updates: of one array uphill (Sgd), and of all parameters of a model at once downhill, in one pass
+// over memory with the arithmetic of torch.optim.
 #pragma once
 
 #include "gencore/op.h"
@@ -48,8 +48,9 @@ inline void Sgd::check() const {
 }
 
 // --- all parameters at once ------------------------------------------------------------------------------------------
-// Lists hold arrays of like sizes at like places; no two of them may share memory. Numbers are float64, because 1 - beta2
-// and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns g around.
+// Lists hold arrays of like sizes at like places; no two of them may share memory. Numbers are float64, because
+// 1 - beta2 and the corrections of Adam need it; what multiplies an array is rounded to float32 once. `maximize` turns
+// g around.
 
 struct StepBase : OpBase {
   VectorList<float> params{};
@@ -193,7 +194,7 @@ struct EmaUpdate : OpBase {
 };
 
 // out[0] = the sum of squares of all elements, in float64; the same bits on every ISA level, too.
-// Memory: 8 bytes for each 16,384 elements.
+// Memory: 8 bytes for each 65,536 elements.
 struct SquareSum : OpBase {
   static constexpr const char* name = "optim.square_sum";
   VectorList<const float> arrays{};

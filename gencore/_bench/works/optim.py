@@ -48,19 +48,23 @@ class Adam:
             for x, start in zip(xs, starts, strict=True):
                 x[...] = start
 
+    def after(self, grads: list[Array]) -> list[Array]:
+        """Parameters after the step with these gradients, in float64."""
+        found = []
+        for p, g, m, v in zip(self.params, grads, self.means, self.squares, strict=True):
+            mean = (self.beta1 * m.astype(float) + (1 - self.beta1) * g) / (1 - self.beta1**self.step)
+            square = self.beta2 * v.astype(float) + (1 - self.beta2) * np.square(g, dtype=float)
+            found.append(p - self.lr * mean / (np.sqrt(square / (1 - self.beta2**self.step)) + self.eps))
+        return found
+
     def check(self, candidate: Candidate) -> str:
         """`sample() -> parameters after that step`, a list of arrays."""
         found = ""
-        for x, p, g, m, v in zip(
-            candidate.sample(), self.params, self.grads, self.means, self.squares, strict=True
-        ):
-            g, m, v = g.astype(float), m.astype(float), v.astype(float)
-            m = (self.beta1 * m + (1 - self.beta1) * g) / (1 - self.beta1**self.step)
-            v = (self.beta2 * v + (1 - self.beta2) * g * g) / (1 - self.beta2**self.step)
-            change = self.lr * m / (np.sqrt(v) + self.eps)
+        wanted = self.after([g.astype(float) for g in self.grads])
+        for x, p, want in zip(candidate.sample(), self.params, wanted, strict=True):
             # Two roundings of the parameter, and twenty of what goes into the change.
-            bound = EPS * float(np.abs(p).max() + 10 * np.abs(change).max())
-            found = reference.close("parameters", np.asarray(x), p - change, bound)
+            bound = EPS * float(np.abs(p).max() + 10 * np.abs(p - want).max())
+            found = reference.close("parameters", np.asarray(x), want, bound)
         return found
 
 

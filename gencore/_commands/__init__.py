@@ -1,0 +1,57 @@
+"""What the commands of the command line do: arguments that `gencore.cli` has read in, lines on stdout and files out.
+
+A model's part is a module of its name, with `train`, `sample` and `evaluate`; what all share stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gencore import _info, io
+from gencore._arguments import resolve_kind
+from gencore._commands import rbm, vae
+from gencore._commands.data import Data, read_data
+from gencore._commands.shared import set_threads
+
+__all__ = ["Data", "demo", "evaluate", "info", "read_data", "sample", "train_rbm", "train_vae"]
+
+_KINDS = ("RBM", "VAE")
+
+train_rbm = rbm.train
+train_vae = vae.train
+
+
+def sample(args: argparse.Namespace) -> int:
+    """`gencore sample`."""
+    set_threads(args)
+    return vae.sample(args) if _kind(args) == "VAE" else rbm.sample(args)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """`gencore evaluate`."""
+    set_threads(args)
+    return vae.evaluate(args) if _kind(args) == "VAE" else rbm.evaluate(args)
+
+
+def _kind(args: argparse.Namespace) -> str:
+    """The kind of model that the file holds, with the options of that kind filled in."""
+    kind = io.load_model(args.model).kind
+    if kind not in _KINDS:
+        raise ValueError(f"{args.model} holds a {kind}, expected one of {', '.join(_KINDS)}")
+    resolve_kind(args, kind, args.model)
+    return kind
+
+
+def demo(args: argparse.Namespace) -> int:
+    """`gencore demo`."""
+    from gencore import _demo
+
+    set_threads(args)
+    _demo.run(args.out, epochs=args.epochs, seed=args.seed)
+    return 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """`gencore info`."""
+    print(_info.cmake_dir()) if args.cmake_dir else _info.show_config()
+    return 0

@@ -1,0 +1,132 @@
+"""The frame of `gencore train MODEL`: what is checked, said, kept and resumed whatever the model is."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gencore import io, train
+from gencore._commands.data import Data, read_data
+from gencore._commands.shared import say, set_threads, writable
+
+Rows = NDArray[Any]
+Record = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model adds to the frame.
+
+    Attributes
+    ----------
+    model : RBM or VAE
+        Untrained.
+    size, learning : str
+        It, and how it learns, in words.
+    options : mapping
+        Arguments of its ``fit`` besides those that all have.
+    figures : callable
+        Of a record, in words.
+    result : callable
+        What the trained model is worth, in words, given the last record.
+    again : str
+        Options that ``gencore evaluate`` needs to see the data as the training did.
+    """
+
+    model: Any
+    size: str
+    learning: str
+    options: Mapping[str, Any]
+    figures: Callable[[Record], str]
+    result: Callable[[Record], str]
+    again: str = ""
+
+
+def run(
+    args: argparse.Namespace, take: Callable[[str, Rows], Rows], plan: Callable[[Data, Rows], Plan]
+) -> int:
+    """Train the model that `plan` makes for the data, whose rows `take` checks and converts."""
+    set_threads(args)
+    out = writable(args.out)
+    if out.exists() and not (args.resume or args.overwrite):
+        raise FileExistsError(f"{out} exists: --resume goes on with it, --overwrite starts anew")
+    data = read_data(args.data, args.root, args.threshold)
+    rows = take(f"{data.name} (train)", data.split("train"))
+    made = plan(data, rows)
+    model, per_epoch = made.model, math.ceil(len(rows) / args.batch_size)
+    lr, lr_text = _learning_rate(args)
+    say("data", f"{data.name}: {len(rows):,} rows of {rows.shape[1]}{data.note}")
+    say("model", made.size)
+    say("learning", f"{made.learning}, {args.epochs} x {per_epoch} updates, lr {lr_text}")
+    if args.resume and out.exists():
+        say("resume", f"{out}, after {_updates(out):,} updates")
+    bar = sys.stderr.isatty()
+
+    def print_epoch(_: object, record: Record) -> None:
+        figures = made.figures(record)
+        print(f"epoch {record['epoch']:4}  {figures}, {record['seconds']:.1f} s", flush=True)
+
+    try:
+        with _cleared(out, args.resume):
+            history = model.fit(
+                rows, epochs=args.epochs, batch_size=args.batch_size, lr=lr, checkpoint=out,
+                checkpoint_every=args.checkpoint_every, resume=args.resume, progress=bar,
+                callbacks=() if bar else (print_epoch,), **made.options,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(out)) from None
+    last = history.records[-1]
+    say("trained", f"{model.steps:,} updates in {last['seconds']:.1f} s")
+    say("result", made.result(last))
+    say("saved", f"{out}")
+    print(
+        f"\nNext: gencore evaluate {out} --data {args.data}{made.again}\n"
+        f"      gencore sample {out} --out samples.png"
+    )
+    return 0
+
+
+@contextmanager
+def _cleared(out: Path, resume: bool) -> Iterator[None]:
+    """Remove an older file, so that what lies there after an interrupt is this training's; wrong arguments keep it."""
+    older = out.read_bytes() if out.exists() and not resume else None
+    if older is None:
+        yield
+        return
+    out.unlink()
+    try:
+        yield
+    except (ValueError, TypeError):
+        if not out.exists():
+            out.write_bytes(older)
+        raise
+
+
+def _learning_rate(args: argparse.Namespace) -> tuple[train.Schedule | float, str]:
+    start, end = args.lr, args.lr_end
+    if args.schedule == "constant":
+        if end is not None:
+            raise ValueError("--lr-end: expected none with --schedule constant")
+        return start, f"{start:g}"
+    if end is None:
+        end = start / 100 if args.schedule == "exponential" else 0.0
+    make = {"linear": train.linear, "cosine": train.cosine, "exponential": train.exponential}[args.schedule]
+    return make(start, end), f"{start:g} to {end:g} ({args.schedule})"
+
+
+def _updates(path: Path) -> int:
+    return int(io.load_model(path).state["steps"])
+
+
+def _kept(out: Path) -> str:
+    if not out.exists():
+        return "no checkpoint had been written yet"
+    return f"{out} holds the state after {_updates(out):,} updates; the same command with --resume goes on"
