@@ -473,6 +473,23 @@ def test_far_values_have_no_nan():
         assert off.log_prob(-1.0) == -np.inf
 
 
+def test_draws_that_round_to_an_end_have_a_density():
+    """log_prob takes what sample gives: underflow and overflow of a log-normal, a uniform that rounds to its end."""
+    wide = gd.LogNormal(0.0, 60.0)
+    x = wide.sample((2000,), key=1)
+    assert (x == 0).any()
+    assert np.isinf(x).any()
+    assert np.array_equal(wide.log_prob(x) == -np.inf, (x == 0) | np.isinf(x))
+    scale = gc.tensor(f32(60), requires_grad=True)
+    z = gd.LogNormal(0.0, scale).rsample((2000,), key=1).detach()
+    gd.LogNormal(0.0, scale).log_prob(z)[np.isfinite(z.numpy()) & (z.numpy() > 0)].sum().backward()
+    assert np.isfinite(scale.grad.item())
+    narrow = gd.Uniform(1000.0, f32(1000) + f32(2**-13))
+    x = narrow.sample((2000,), key=1)
+    assert (x == narrow.high).any()
+    assert np.isfinite(narrow.log_prob(x)).all()
+
+
 def test_density_is_that_of_scipy_at_the_ends_of_a_uniform():
     d = gd.Uniform(1.0, 3.0)
     np.testing.assert_allclose(d.log_prob([1, 3]), -np.log(2.0), rtol=2 * U)

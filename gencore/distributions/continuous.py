@@ -124,14 +124,14 @@ class LogNormal(_LocationScale):
 
     @property
     def support(self) -> Constraint:
-        """Positive numbers."""
-        return constraints.positive
+        """Numbers from 0 up: draws may underflow to 0, where the density is 0."""
+        return constraints.nonnegative
 
     def _log_prob(self, value: Any) -> Any:
-        positive = plain(value) > 0
-        y = np.log(where(positive, value, 1))
-        inside = -0.5 * np.square(self._z(y)) - np.log(self._given["scale"]) - y - _HALF_LOG_2PI
-        return where(positive, inside, -np.inf)
+        inside = (plain(value) > 0) & (plain(value) < np.inf)
+        y = np.log(where(inside, value, 1))
+        density = -0.5 * np.square(self._z(y)) - np.log(self._given["scale"]) - y - _HALF_LOG_2PI
+        return where(inside, density, -np.inf)
 
     def _cdf(self, value: Any) -> Any:
         positive = plain(value) > 0

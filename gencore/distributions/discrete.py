@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gencore.autograd import log_softmax, logistic, softmax, softplus
+from gencore.autograd import Tensor, log_softmax, logistic, softmax, softplus
 from gencore.autograd.tensors import plain
 from gencore.distributions import constraints
 from gencore.distributions._functions import weighted, xlog1py, xlogy
@@ -111,7 +111,10 @@ class Bernoulli(BernoulliParameters):
         return (probs, 1 - probs) if logits is None else (logistic(logits), logistic(-logits))
 
     def _log_prob(self, value: Any) -> Any:
-        return self.expected_log(value, 1 - value)
+        logits = self._by("logits")
+        if logits is None or not self._validate or (isinstance(value, Tensor) and value.requires_grad):
+            return self.expected_log(value, 1 - value)
+        return 0 - softplus((1 - 2 * value) * logits)  # the same for 0 and 1, by half the functions
 
     def _entropy(self) -> Any:
         return 0 - self.expected_log(*self.both_probs())
