@@ -147,7 +147,7 @@ def test_real_valued_files(capsys):
 
 
 def test_resuming_after_kill_9_gives_the_bits_of_an_unbroken_run(tmp_path):
-    long = shlex.split("train vae --data digits --latent 3 --hidden 60 --epochs 60 --checkpoint-every 30")
+    long = shlex.split("train vae --data digits --latent 6,3 --hidden 60 --epochs 60 --checkpoint-every 30")
     killed = start_process(*long, "--out", "killed.safetensors")
     wait_for(tmp_path / "killed.safetensors", killed)
     killed.kill()
