@@ -28,17 +28,7 @@ def as_states(
     ValueError, TypeError
         Another shape, something that is no number, or a value out of range, named with its place.
     """
-    if hasattr(value, "toarray"):
-        value = value.toarray()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{op}: expected {name} to be rows of equal length, received {error}") from error
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
-    if array.ndim != 2 or array.shape[1] != units:
-        hint = f" (a single row: {name}[None])" if array.shape == (units,) else ""
-        raise ValueError(f"{op}: expected {name} of shape (n, {units}){hint}, received {array.shape}")
+    array = _numbers(op, name, value, units)
     if array.dtype == np.bool_:
         return np.ascontiguousarray(array).view(np.uint8)
     binary = (array == 0) | (array == 1)
@@ -55,3 +45,27 @@ def as_states(
     raise ValueError(
         f"{op}: expected {name} to hold {expected}, received {array[row, column]} at ({row}, {column})"
     )
+
+
+def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]:
+    """Return ``value``, as `as_states` takes it but of any finite numbers, as an (n, columns) float32 array."""
+    array = _numbers(op, name, value, columns)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _numbers(op: str, name: str, value: Any, columns: int) -> NDArray[Any]:
+    """Rows of so many numbers, of whatever dtype they come in."""
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{op}: expected {name} to be rows of equal length, received {error}") from error
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != columns:
+        hint = f" (a single row: {name}[None])" if array.shape == (columns,) else ""
+        raise ValueError(f"{op}: expected {name} of shape (n, {columns}){hint}, received {array.shape}")
+    return array

@@ -23,10 +23,10 @@ from gencore._commands.shared import (
     say,
     say_judged,
 )
-from gencore._states import as_states
+from gencore._states import as_rows, as_states
 from gencore.autograd import no_grad
 from gencore.models import VAE
-from gencore.models._neural import as_rows, chunks
+from gencore.models._neural import chunks
 from gencore.random import Generator
 from gencore.train.history import Progress
 

@@ -34,9 +34,9 @@ def _reachable(roots: Iterable[AnyNode]) -> list[AnyNode]:
     return sorted(seen, key=_order, reverse=True)
 
 
-def _fit(op: Op, argument: int, value: Any, like: AnyNode) -> Any:
+def _fit(op: Op, argument: int, value: Any, node: AnyNode) -> Any:
     """Bring a gradient to its argument's shape and dtype: sum over the axes that were added or stretched."""
-    shape = like.shape
+    shape = node.shape
     if value.shape != shape:
         extra = len(value.shape) - len(shape)
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, value.shape[extra:], strict=True)):
@@ -48,7 +48,7 @@ def _fit(op: Op, argument: int, value: Any, like: AnyNode) -> Any:
         value = np.sum(value, axis=axes) if axes else value
         if value.shape != shape:
             value = np.reshape(value, shape)
-    return value if value.dtype == like.dtype else value.astype(like.dtype)
+    return value if value.dtype == node.dtype else value.astype(node.dtype)
 
 
 def propagate(roots: list[tuple[AnyNode, Any]], create_graph: bool, retain: bool, only: set[AnyNode] | None,

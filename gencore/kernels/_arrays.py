@@ -41,7 +41,7 @@ def as_matrix(op: str, name: str, array: Any) -> Any:
 def contiguous(array: Any) -> Any:
     """The array, or a copy of it in C order."""
     if not is_cuda_array(array):
-        return np.ascontiguousarray(array)
+        return array if array.flags.c_contiguous else array.copy(order="C")
     if array.__cuda_array_interface__.get("strides") is None:
         return array
     return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")

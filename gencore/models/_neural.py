@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gencore import io
 from gencore.nn import Module
@@ -78,16 +77,3 @@ class NeuralModel(Module):
 def chunks(n: int, size: int) -> list[slice]:
     """Cut n rows into stretches of at most `size`."""
     return [slice(begin, min(n, begin + size)) for begin in range(0, n, max(size, 1))]
-
-
-def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]:
-    """Return what people have as a finite (n, columns) float32 array."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
-    if array.ndim != 2 or array.shape[1] != columns:
-        hint = f" (a single row: {name}[None])" if array.shape == (columns,) else ""
-        raise ValueError(f"{op}: expected {name} of shape (n, {columns}){hint}, received {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
-    return np.ascontiguousarray(array, np.float32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._checks import count
 from gencore.kernels import optim, sample
 from gencore.kernels import rbm as kernels
 from gencore.train.history import History
@@ -43,10 +44,7 @@ class Options:
         """Name the first argument that is wrong."""
         for name in ("epochs", "batch_size", "k", "n_chains"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(
-                    f"RBM.fit: expected {name} to be an integer of at least 1, received {value!r}"
-                )
+            count("RBM.fit", name, value)
         if self.algorithm not in ("pcd", "cd"):
             raise ValueError(f"RBM.fit: expected algorithm to be 'pcd' or 'cd', received {self.algorithm!r}")
         if not 0 <= self.momentum < 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._checks import is_count
 from gencore.autograd import logistic, no_grad, softplus
 from gencore.kernels import dense, sample
 from gencore.nn import Linear, Module, mlp
@@ -67,10 +69,6 @@ class GaussianLatent:
         """Draw z."""
         return self.draw(q, key, 1, closed_form=True)[0]
 
-    def draw_ratio(self, q: tuple[Any, ...], key: KeyLike, samples: int) -> tuple[Any, Any]:
-        """Draw z, with ``log q(z) - log p(z)`` of each draw."""
-        return self.draw(q, key, samples, closed_form=False)
-
     def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
         """``log q(z)``; rows of z may be several draws of each row of q."""
         return sample.gaussian_log_prob(z, q[0], q[1])
@@ -93,24 +91,24 @@ class GaussianLatent:
         return sample.normal((n, self.width), key)
 
 
-class _DiscreteLatent:
+class _DiscreteLatent(ABC):
     """What binary and categorical units share: draws have no gradient, the divergence has a closed form."""
 
     kind: str
     width: int
     n: int
 
-    def probabilities(self, q: tuple[Any, ...]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def probabilities(self, q: tuple[Any, ...]) -> Any: ...
 
-    def divergence(self, q: tuple[Any, ...]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def divergence(self, q: tuple[Any, ...]) -> Any: ...
 
-    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def log_density(self, z: Any, q: tuple[Any, ...]) -> Any: ...
 
-    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
-        raise NotImplementedError
+    @abstractmethod
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]: ...
 
     def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
         """Draw z (samples x rows, sample-major), with KL(q || prior): exact, or of the draws."""
@@ -118,16 +116,12 @@ class _DiscreteLatent:
         z = self.hard(np.tile(logits, (samples, 1)), key)
         return z, self.divergence(q) if closed_form else self.log_density(z, q) - self.log_prior(z)
 
-    def draw_ratio(self, q: tuple[Any, ...], key: KeyLike, samples: int) -> tuple[Any, Any]:
-        """Draw z, with ``log q(z) - log p(z)`` of each draw."""
-        return self.draw(q, key, samples, closed_form=False)
-
     def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """``log p(z)``, the same for all z."""
         return np.full(len(z), self.log_prior_of_one(), np.float32)
 
-    def log_prior_of_one(self) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def log_prior_of_one(self) -> float: ...
 
     def mean(self, q: tuple[Any, ...]) -> Any:
         """E_q[z], the probabilities."""
@@ -232,7 +226,7 @@ def make_latent(kind: str, n: int, n_classes: int) -> Any:
     if kind == "bernoulli":
         return BernoulliLatent(n)
     if kind == "categorical":
-        if isinstance(n_classes, bool) or not isinstance(n_classes, int | np.integer) or n_classes < 2:
+        if not is_count(n_classes) or n_classes < 2:
             raise ValueError(
                 f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}"
             )

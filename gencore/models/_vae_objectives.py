@@ -8,6 +8,7 @@ the decoder's own dreams. All of them are objectives ``(batch, key, done) -> (lo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._checks import count
 from gencore.autograd import Tensor, no_grad, tensor
 from gencore.nn import Module, mlp
 from gencore.random import Generator, Key
@@ -53,9 +55,7 @@ class Settings:
         if name == "concrete" and gaussian:
             raise ValueError("VAE.fit: expected an estimator for Gaussian latents (reparam, reinforce, wake-sleep), "
                              "received 'concrete'")  # fmt: skip
-        n = self.n_importance
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"VAE.fit: expected n_importance to be an integer of at least 1, received {n!r}")
+        n = count("VAE.fit", "n_importance", self.n_importance)
         if n > 1 and name != "reparam":
             raise ValueError(f"VAE.fit: expected n_importance to be 1 with estimator {name!r}, received {n}")
         if not (math.isfinite(self.free_bits) and self.free_bits >= 0):
@@ -67,7 +67,7 @@ class Settings:
         if self.free_bits > 0 and (len(model.latents) > 1 or not gaussian):
             raise ValueError("VAE.fit: expected free_bits 0 unless there is one Gaussian layer, received "
                              f"{self.free_bits}")  # fmt: skip
-        return replace(self, estimator=name, n_importance=int(n))
+        return replace(self, estimator=name, n_importance=n)
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
@@ -77,11 +77,16 @@ class Settings:
 
 def make(model: VAE, settings: Settings) -> Objective:
     """Objective by the name of its estimator."""
-    kinds = {"reparam": Reparam, "concrete": Concrete, "reinforce": Reinforce, "wake-sleep": WakeSleep}
+    kinds: dict[str, type[Objective]] = {
+        "reparam": Reparam,
+        "concrete": Concrete,
+        "reinforce": Reinforce,
+        "wake-sleep": WakeSleep,
+    }
     return kinds[settings.estimator](model, settings)
 
 
-class Objective:
+class Objective(ABC):
     """The bound of a model under some settings."""
 
     def __init__(self, model: VAE, settings: Settings) -> None:
@@ -89,9 +94,9 @@ class Objective:
         self.extra: Module | None = None  # what is learned beside the model
         self.kl_weight, self.temperature = as_schedule(settings.kl_weight), as_schedule(settings.temperature)
 
+    @abstractmethod
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """Loss and figures of a batch."""
-        raise NotImplementedError
 
     def scale(self) -> float:
         """What the encoder's gradient will be divided by in the next call."""

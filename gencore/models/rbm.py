@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gencore import evaluate, io
+from gencore._checks import count
 from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
@@ -56,8 +57,7 @@ class RBM:
 
     def __init__(self, n_visible: int, n_hidden: int, *, seed: int = 0) -> None:
         for name, units in (("n_visible", n_visible), ("n_hidden", n_hidden)):
-            if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
-                raise ValueError(f"RBM: expected {name} to be an integer of at least 1, received {units!r}")
+            count("RBM", name, units)
         self.generator = Generator(seed)
         self.n_visible, self.n_hidden, self.seed = int(n_visible), int(n_hidden), int(seed)
         self.chain_key = int(self.generator.key())

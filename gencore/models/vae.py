@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import optim
-from gencore._states import as_states
+from gencore._checks import count, is_count
+from gencore._states import as_rows, as_states
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import dense, sample
 from gencore.models import _vae_objectives as objectives
-from gencore.models._neural import NeuralModel, as_rows, chunks
+from gencore.models._neural import NeuralModel, chunks
 from gencore.models._vae_nets import Heads, Latent, make_latent, make_likelihood
 from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
@@ -261,8 +262,8 @@ class VAE(NeuralModel):
             are drawn, without relaxation.
         """
         data = self._as_data("VAE.elbo", "x", x)
-        count = _count("VAE.elbo", "n_samples", n_samples)
-        return self.bound(data, int(as_key(self.key(key))), count)
+        n_samples = count("VAE.elbo", "n_samples", n_samples)
+        return self.bound(data, int(as_key(self.key(key))), n_samples)
 
     def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
         """`elbo` of rows that kernels take as they are."""
@@ -274,9 +275,9 @@ class VAE(NeuralModel):
             top = i + 1 == len(self.latents)
             above, divergence = latent.draw(q, keys.key(), repeats, closed_form=top)
             repeats = 1
-            part = np.mean(divergence.reshape(-1, n), axis=0)
             if not top:  # log q(z | x) here; log p(z | the layer above) follows when that is drawn
-                part = np.mean(latent.log_density(above, q).reshape(-1, n), axis=0)
+                divergence = latent.log_density(above, q)
+            part = np.mean(divergence.reshape(-1, n), axis=0)
             if i == 0:
                 first = above
             else:
@@ -288,19 +289,18 @@ class VAE(NeuralModel):
         reconstruction = np.mean(fit.reshape(-1, n), axis=0)
         return Elbo(reconstruction - kl, reconstruction, kl)
 
-    def log_weights(self, x: Any, key: int, n_samples: int) -> Any:
-        """``log p(x, z) - log q(z | x)`` of draws of q: (n_samples, n), rows that kernels take as they are."""
+    def log_weights(self, x: Any, key: int, n_samples: int, posterior: tuple[Any, ...] | None = None) -> Any:
+        """``log p(x, z) - log q(z | x)`` of draws of q: (n_samples, n), rows that kernels take as they are.
+
+        `posterior` is what the first encoder makes of `x`, where that is known.
+        """
         keys = Generator(key)
         z, repeats = x, n_samples
         total: Any = 0.0
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
-            q = encoder(z)
-            if i + 1 == len(self.latents):
-                above, ratio = latent.draw_ratio(q, keys.key(), repeats)
-                part = -ratio
-            else:
-                above, _ = latent.draw(q, keys.key(), repeats, closed_form=False)
-                part = -latent.log_density(above, q)
+            q = posterior if i == 0 and posterior is not None else encoder(z)
+            above, ratio = latent.draw(q, keys.key(), repeats, closed_form=False)
+            part = -ratio if i + 1 == len(self.latents) else -latent.log_density(above, q)
             if i == 0:
                 first = above
             else:
@@ -321,15 +321,16 @@ class VAE(NeuralModel):
         4,000 rows of the widest layer and of the data.
         """
         data = self._as_data("VAE.log_likelihood", "X", X)
-        n_samples = _count("VAE.log_likelihood", "n_samples", n_samples)
+        n_samples = count("VAE.log_likelihood", "n_samples", n_samples)
         keys = Generator(int(as_key(self.key(key))))
         out = np.empty(len(data))
         block = min(n_samples, 500)
         with no_grad():
             for rows in chunks(len(data), max(_ROWS // block, 1)):
-                batch, total = data[rows], np.full(len(data[rows]), -np.inf)
+                batch = data[rows]
+                posterior, total = self.encoders[0](batch), np.full(len(batch), -np.inf)
                 for part in chunks(n_samples, block):
-                    w = self.log_weights(batch, int(keys.key()), part.stop - part.start)
+                    w = self.log_weights(batch, int(keys.key()), part.stop - part.start, posterior)
                     weights = (w._data if isinstance(w, Tensor) else w).astype(np.float64)
                     top = weights.max(axis=0)
                     total = np.logaddexp(total, top + np.log(np.exp(weights - top).sum(axis=0)))
@@ -402,7 +403,7 @@ class VAE(NeuralModel):
         (n, n_visible) array
             float32; for draws of Bernoulli units uint8.
         """
-        _count("VAE.sample", "n", n)
+        count("VAE.sample", "n", n)
         keys = Generator(int(as_key(self.key(key))))
         z = self.latents[-1].prior(n, keys.key())
         with no_grad():
@@ -412,7 +413,7 @@ class VAE(NeuralModel):
 
     def interpolate(self, start: Any, end: Any, n: int = 10) -> Float32Array:
         """Decode `n` points on the line between the posterior means of two examples: (n, n_visible) float32."""
-        _count("VAE.interpolate", "n", n)
+        count("VAE.interpolate", "n", n)
         pair = np.stack([np.asarray(start), np.asarray(end)])
         z = self.encode(pair)
         t = np.linspace(0, 1, n, dtype=np.float32)[:, None]
@@ -426,7 +427,7 @@ class VAE(NeuralModel):
         """
         if self.latents[-1].kind != "gaussian":
             raise ValueError("VAE.manifold: expected a Gaussian latent, received a discrete one")
-        _count("VAE.manifold", "n", n)
+        count("VAE.manifold", "n", n)
         width = self.latents[-1].width
         if width > 1 and (len(set(dimensions)) != 2 or not all(0 <= d < width for d in dimensions)):
             raise ValueError(
@@ -476,16 +477,10 @@ def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> o
     return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
 
 
-def _count(op: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{op}: expected {name} to be an integer of at least 1, received {value!r}")
-    return int(value)
-
-
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:
     sizes = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
     for n in sizes:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        if not is_count(n):
             raise ValueError(f"VAE: expected {name} to be integers of at least 1, received {value!r}")
     if counts is not None and len(sizes) not in counts:
         raise ValueError(f"VAE: expected {name} to be one integer or two, received {value!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gencore._checks import count
 from gencore.autograd import Tensor, defvjp, functions, primitive, tensor
 from gencore.kernels import dense, sample
 from gencore.nn import init as initial
@@ -58,10 +59,7 @@ class Linear(Module):
     ) -> None:
         super().__init__()
         for name, value in (("n_in", n_in), ("n_out", n_out)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(
-                    f"Linear: expected {name} to be an integer of at least 1, received {value!r}"
-                )
+            count("Linear", name, value)
         dense.activation_code("Linear", activation)  # refuses an unknown name
         self.n_in, self.n_out, self.activation = int(n_in), int(n_out), activation
         self.weight = parameter(init((self.n_in, self.n_out), _generator(key)))

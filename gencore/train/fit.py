@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import io
+from gencore._checks import count
 from gencore.autograd import Tensor, no_grad
 from gencore.nn import Module
 from gencore.optim import Optimizer, clip_grad_norm
@@ -48,10 +49,7 @@ class Options:
             value = getattr(self, argument)
             if argument == "patience" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(
-                    f"{name}: expected {argument} to be an integer of at least 1, received {value!r}"
-                )
+            count(name, argument, value)
         for argument in ("lr", "clip_norm"):
             value = getattr(self, argument)
             if value is not None and not callable(value) and not (np.isfinite(value) and value > 0):
@@ -98,9 +96,9 @@ class ModuleTraining(Loop):
         shown: Mapping[str, str] | None = None,
     ) -> None:
         options.check(name)
+        lr = options.lr if options.lr is not None else optimizer.param_groups[0]["lr"]
         super().__init__(
-            name, _rows(name, data), epochs=options.epochs, batch_size=options.batch_size,
-            lr=options.lr if options.lr is not None else optimizer.param_groups[0]["lr"], seed=seed,
+            name, _rows(name, data), epochs=options.epochs, batch_size=options.batch_size, lr=lr, seed=seed,
             checkpoint=options.checkpoint, checkpoint_every=options.checkpoint_every, resume=options.resume,
         )  # fmt: skip
         if options.patience is not None and options.monitor.startswith("validation_") and held_out is None:
@@ -117,8 +115,7 @@ class ModuleTraining(Loop):
         self._last: dict[str, NDArray[Any]] = {}
         self._steps = int(getattr(module, "steps", 0)) if module.is_model else 0
         self.recorded = {
-            "epochs": int(options.epochs), "batch_size": int(options.batch_size),
-            "lr": schedule_json(options.lr if options.lr is not None else optimizer.param_groups[0]["lr"]),
+            "epochs": int(options.epochs), "batch_size": int(options.batch_size), "lr": schedule_json(lr),
             "clip_norm": None if options.clip_norm is None else float(options.clip_norm),
             "patience": None if options.patience is None else int(options.patience), "monitor": options.monitor,
             "optimizer": type(optimizer).__name__, "seed": int(seed), "X": _checksums(data),
@@ -290,19 +287,19 @@ def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
+def _arrays(data: Data) -> tuple[NDArray[Any], ...]:
+    return data if isinstance(data, tuple) else (data,)
+
+
 def _rows(name: str, data: Data) -> int:
-    if not isinstance(data, tuple):
-        return len(data)
-    lengths = {len(array) for array in data}
-    if len(lengths) != 1:
-        raise ValueError(
-            f"{name}: expected arrays of as many rows each in X, received {[len(a) for a in data]}"
-        )
-    return lengths.pop()
+    lengths = [len(array) for array in _arrays(data)]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"{name}: expected arrays of as many rows each in X, received {lengths}")
+    return lengths[0]
 
 
 def _checksums(data: Data) -> str:
-    return ", ".join(checksum(array) for array in (data if isinstance(data, tuple) else (data,)))
+    return ", ".join(checksum(array) for array in _arrays(data))
 
 
 def _take(data: Data, rows: NDArray[np.int64]) -> Any:
@@ -395,9 +392,7 @@ def fit(
         return value, figures
 
     for name, data in (("X", X), ("validation", validation)):
-        if data is not None and not all(
-            hasattr(a, "shape") for a in (data if isinstance(data, tuple) else (data,))
-        ):
+        if data is not None and not all(hasattr(a, "shape") for a in _arrays(data)):
             raise TypeError(
                 f"fit: expected {name} to be an array or a tuple of arrays, received {type(data).__name__}"
             )

@@ -114,13 +114,8 @@ class Loop(ABC):
             raise ValueError(f"{name}: expected X to have at least 1 row, received 0")
         if resume and checkpoint is None:
             raise ValueError(f"{name}: expected checkpoint to name the file to resume from, received None")
-        self.name, self.n_rows, self.epochs, self.batch_size, self.seed = (
-            name,
-            n_rows,
-            epochs,
-            batch_size,
-            seed,
-        )
+        self.name, self.seed = name, seed
+        self.n_rows, self.epochs, self.batch_size = n_rows, epochs, batch_size
         self.steps_per_epoch = -(-n_rows // batch_size)
         self.checkpoints = Checkpoints(checkpoint, checkpoint_every, self.steps_per_epoch)
         self.schedule = as_schedule(lr)
@@ -184,10 +179,8 @@ class Loop(ABC):
                 record = self._record(lr)
                 self._save_if_due()
                 bar.show(record, self.shown)
-                stops = [
-                    callback(self.model, record) for callback in callbacks
-                ]  # every one of them is called
-                if any(stops):
+                stops = [callback(self.model, record) for callback in callbacks]
+                if any(stops):  # only now: every one of them is called
                     break
         if self.checkpoints.path is not None and not self.checkpoints.due(self.done()):
             self.save(self.checkpoints.path)
