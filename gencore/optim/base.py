@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -18,7 +19,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[Group]
 State: TypeAlias = dict[str, Any]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What all optimizers share: groups of parameters, the state of each, and how both are saved.
 
     Parameters
@@ -50,17 +51,17 @@ class Optimizer:
 
     _step_names: ClassVar[tuple[str, ...]] = ()  # options that its kernel takes by the same name
 
+    @abstractmethod
     def _arrays(self, group: Group) -> dict[str, float]:
         """Arrays of the state under these options, and what they are filled with at first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _check(self, group: Group) -> None:
         """Refuse options out of range."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(self, group: Group, step: int, fresh: bool, lists: dict[str, Any]) -> None:
         """One step of the kernel on parameters that have seen as many; `fresh` where their state was made just now."""
-        raise NotImplementedError
 
     # -- what a user calls
 
