@@ -74,15 +74,32 @@ def test_one_row_alone_has_the_bits_it_has_in_the_batch(m, n, k):
         assert matmul(a[i : i + 1], b).tobytes() == whole[i].tobytes()
 
 
-def test_binary_factor_adds_the_rows_that_its_ones_select():
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.bool_])
+def test_binary_factor_adds_the_rows_that_its_ones_select(dtype):
     rng = np.random.default_rng(0)
-    states = (rng.random((40, 150)) < 0.3).astype(np.float32)
+    states = (rng.random((40, 150)) < 0.3).astype(dtype)
     w = rng.normal(0, 1, (150, 130)).astype(np.float32)
     for row, sums in zip(states, matmul(states, w), strict=True):
         expected = np.zeros(130, np.float32)
         for i in np.flatnonzero(row):
             expected = expected + w[i]
         assert sums.tobytes() == expected.tobytes()
+
+
+def test_rows_that_bytes_do_not_select_are_not_read():
+    w = np.float32([[1, 2], [np.nan, np.inf]])
+    assert matmul(np.uint8([[1, 0], [0, 1]]), w).tobytes() == w.tobytes()
+    assert np.isnan(matmul(np.float32([[1, 0]]), w)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIZES, SIZES, st.integers(0, 200), st.booleans(), st.booleans(), st.floats(0, 1))
+def test_bytes_give_the_bits_of_floats(m, n, k, transpose_a, transpose_b, share):
+    rng = np.random.default_rng([m, n, k])
+    a = (rng.random((k, m) if transpose_a else (m, k)) < share).astype(np.uint8)
+    b = rng.normal(0, 1, (n, k) if transpose_b else (k, n)).astype(np.float32)
+    options = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    assert matmul(a, b, **options).tobytes() == matmul(a.astype(np.float32), b, **options).tobytes()
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu", "softplus"])

@@ -3,7 +3,9 @@
 
 #include <time.h>
 
+#include "../runtime/reject.h"
 #include "../runtime/table.h"
+#include "binary_product.h"
 #include "gemm.h"
 #include "math.h"
 
@@ -34,21 +36,28 @@ struct BiasThen {
 
 template <class Epilogue>
 void multiply(const MatMul& op, const Epilogue& epilogue) {
+  if (op.a.type == StateType::u8) {
+    if (!binary_product(op.a, op.transpose_a, op.b.data, op.transpose_b, op.out, epilogue)) {
+      runtime::reject_states(MatMul::name, "a", op.a);
+    }
+    return;
+  }
+  const auto* a = static_cast<const float*>(op.a.data);
   const std::int64_t m = op.out.shape[0], n = op.out.shape[1], k = op.a.shape[op.transpose_a ? 0 : 1];
   const std::int64_t lda = op.a.shape[1], ldb = op.b.shape[1];
   const std::int64_t a_row = op.transpose_a ? 1 : lda, a_column = op.transpose_a ? lda : 1;
   const std::int64_t b_row = op.transpose_b ? 1 : ldb, b_column = op.transpose_b ? ldb : 1;
   if (n == 1) {
-    gemm(n, m, k, op.b.data, b_column, b_row, op.a.data, a_column, a_row, op.out.data, m, epilogue);
+    gemm(n, m, k, op.b.data, b_column, b_row, a, a_column, a_row, op.out.data, m, epilogue);
   } else {
-    gemm(m, n, k, op.a.data, a_row, a_column, op.b.data, b_row, b_column, op.out.data, n, epilogue);
+    gemm(m, n, k, a, a_row, a_column, op.b.data, b_row, b_column, op.out.data, n, epilogue);
   }
 }
 
 template <class Function>
 void multiply_then(const MatMul& op, const Function& activation) {
   const std::int64_t n = op.out.shape[1];
-  multiply(op, BiasThen<Function>{op.bias.data, n, n != 1, activation});
+  multiply(op, BiasThen<Function>{op.bias.data, n, n != 1 || op.a.type == StateType::u8, activation});
 }
 
 void matmul(const MatMul& op) {
@@ -161,10 +170,15 @@ void linear_vjp(const LinearVjp& op) {
   }
   if (op.grad_w.given()) {
     const std::int64_t k = op.x.shape[1];
-    if (n == 1) {
-      gemm(n, k, m, d, 1, n, op.x.data, k, 1, op.grad_w.data, k, Identity{});
+    const auto* x = static_cast<const float*>(op.x.data);
+    if (op.x.type == StateType::u8) {
+      if (!binary_product(op.x, true, d, false, op.grad_w, Identity{})) {
+        runtime::reject_states(LinearVjp::name, "x", op.x);
+      }
+    } else if (n == 1) {
+      gemm(n, k, m, d, 1, n, x, k, 1, op.grad_w.data, k, Identity{});
     } else {
-      gemm(k, n, m, op.x.data, 1, k, d, n, 1, op.grad_w.data, n, Identity{});
+      gemm(k, n, m, x, 1, k, d, n, 1, op.grad_w.data, n, Identity{});
     }
   }
 }

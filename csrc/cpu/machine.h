@@ -3,11 +3,9 @@
 #pragma once
 
 #include "../runtime/reject.h"
-#include "../runtime/scratch.h"
+#include "batch_bits.h"
 #include "bernoulli.h"
 #include "gencore/rbm.h"
-#include "gencore/runtime.h"
-#include "parallel.h"
 #include "rowsum.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -55,50 +53,6 @@ inline Machine pack_machine(const rbm::Parameters& op, const char* name, Scratch
   return m;
 }
 
-// How the rows of a batch are cut into tasks. Rows never meet, so the cut cannot show in the result; it may follow the
-// thread count. Blocks are whole multiples of 64 rows where `aligned` asks for it.
-struct Blocks {
-  std::int64_t rows, block;
-
-  Blocks(std::int64_t n, bool aligned) : rows(n) {
-    const std::int64_t threads = num_threads();
-    const std::int64_t tasks = round_up(ceil_div(max_of(n, 1), max_block_rows), threads);
-    block = max_of(ceil_div(n, tasks), 1);
-    if (aligned) block = round_up(block, 64);
-  }
-  GENCORE_INLINE std::int64_t count() const { return ceil_div(rows, block); }
-  GENCORE_INLINE std::int64_t first(std::int64_t task) const { return task * block; }
-  GENCORE_INLINE std::int64_t size(std::int64_t task) const { return min_of(block, rows - first(task)); }
-};
-
-// States of a batch as bits, block by block.
-struct Bits {
-  std::uint64_t* data;
-  std::int64_t words, block;
-
-  static std::size_t bytes(const Blocks& blocks, std::int64_t units) {
-    return 8 * static_cast<std::size_t>(blocks.count() * blocks.block * word_count(units)) + 64;
-  }
-  static Bits carve(Scratch& scratch, const Blocks& blocks, std::int64_t units) {
-    const std::int64_t words = word_count(units);
-    return {scratch.carve<std::uint64_t>(static_cast<std::size_t>(blocks.count() * blocks.block * words)), words,
-            blocks.block};
-  }
-  GENCORE_INLINE std::uint64_t* of(std::int64_t task) const { return data + task * block * words; }
-};
-
-// False where some state is neither 0 nor 1.
-inline bool pack_all(const ConstStates& states, const Blocks& blocks, const Bits& bits) {
-  Flag bad;
-  parallel_for(blocks.count(), [&](std::int64_t t) {
-    if (!pack_states(states, blocks.first(t), blocks.size(t), bits.of(t))) bad.raise();
-  });
-  return bad.raised == 0;
-}
-
-GENCORE_INLINE ConstStates states_of(const Matrix<const std::uint8_t>& m) {
-  return {m.data, {m.shape[0], m.shape[1]}, StateType::u8};
-}
 GENCORE_INLINE States states_of(const Matrix<std::uint8_t>& m) {
   return {m.data, {m.shape[0], m.shape[1]}, StateType::u8};
 }

@@ -56,8 +56,8 @@ void gibbs_chain(const GibbsChain& op) {
   Bits masks{};
   if (op.clamp.given()) {
     masks = Bits::carve(scratch, mask_blocks, m.n_visible);
-    if (!pack_all(states_of(op.clamp), mask_blocks, masks)) {
-      runtime::reject_states(GibbsChain::name, "clamp", states_of(op.clamp));
+    if (!pack_all(op.clamp, mask_blocks, masks)) {
+      runtime::reject_states(GibbsChain::name, "clamp", op.clamp);
     }
   }
   parallel_for(blocks.count(), [&](std::int64_t task) {
@@ -166,21 +166,6 @@ GENCORE_INLINE void put_means(const HiddenMeans& h, std::int64_t row, std::int64
     float* out = h.panels.at(j / tile_columns, row) + j % tile_columns;
     store(out, logistic(load(sums + j - first) + load(c + j)) * h.scale);
   }
-}
-
-// [word of the batch][visible unit] from [word of visible units][row of the block].
-void transpose_bits(const Bits& bits, const Blocks& blocks, std::int64_t units, std::uint64_t* transposed) {
-  const std::int64_t stride = 64 * word_count(units);
-  parallel_for(word_count(blocks.rows), [&](std::int64_t group) {
-    const std::int64_t task = 64 * group / blocks.block, offset = 64 * group - blocks.first(task);
-    const std::int64_t rows = blocks.size(task), count = min_of(64, rows - offset);
-    for (std::int64_t w = 0; w < word_count(units); ++w) {
-      std::uint64_t square[64] = {};
-      for (std::int64_t r = 0; r < count; ++r) square[r] = bits.of(task)[w * rows + offset + r];
-      transpose_64(square);
-      std::memcpy(transposed + group * stride + 64 * w, square, sizeof square);
-    }
-  });
 }
 
 // Column sums of the panels: E[H] times (rows scale), in row order.
@@ -320,8 +305,8 @@ void cd_gradient(const CdGradient& op) {
 
   const bool binary = pack_all(op.v, data_blocks, data_bits);
   if (!binary && op.v.type == StateType::u8) runtime::reject_states(CdGradient::name, "v", op.v);
-  if (persistent && !pack_all(states_of(op.chains), chain_blocks, chain_bits)) {
-    runtime::reject_states(CdGradient::name, "chains", states_of(op.chains));
+  if (persistent && !pack_all(op.chains, chain_blocks, chain_bits)) {
+    runtime::reject_states(CdGradient::name, "chains", op.chains);
   }
   const auto* real = static_cast<const float*>(op.v.data);
   Scratch dense(binary ? 0 : 4 * static_cast<std::size_t>(n * n_hidden + lanes));

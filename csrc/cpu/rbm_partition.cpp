@@ -204,8 +204,8 @@ void ais(const Ais& op) {
   for (std::int64_t i = 0; i < n_visible; ++i)
     difference[i] = static_cast<double>(m.b[i]) - static_cast<double>(base[i]);
   const Bits visible = Bits::carve(scratch, blocks, n_visible);
-  if (op.start.given() && !pack_all(states_of(op.start), blocks, visible)) {
-    runtime::reject_states(Ais::name, "start", states_of(op.start));
+  if (op.start.given() && !pack_all(op.start, blocks, visible)) {
+    runtime::reject_states(Ais::name, "start", op.start);
   }
   parallel_for(blocks.count(), [&](std::int64_t task) {
     const std::int64_t rows = blocks.size(task), first_row = op.first_row + blocks.first(task);

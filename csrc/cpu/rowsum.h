@@ -15,8 +15,7 @@ namespace gencore::GENCORE_LEVEL {
 
 constexpr int tile_vectors = 8;
 constexpr std::int64_t tile_columns = tile_vectors * lanes;
-constexpr std::int64_t group_columns = 128;   // columns handed to the consumer at a time: one superblock of variates
-constexpr std::int64_t max_block_rows = 256;  // state rows of one task
+constexpr std::int64_t group_columns = 128;  // columns handed to the consumer at a time: one superblock of variates
 
 // A matrix (rows, columns) packed for row sums.
 struct Panels {

@@ -193,7 +193,8 @@ void cast_states(const Argument& arg, S& states, bool writable) {
   } else if (has_dtype<float>(array)) {
     states.type = StateType::f32;
   } else {
-    wrong_type(arg, "of dtype bool, uint8 or float32" + cure("uint8"), dtype_text(array));
+    const bool real = array.dtype.kind() == 'f';  // whose values uint8 might not hold
+    wrong_type(arg, "of dtype bool, uint8 or float32" + cure(real ? "float32" : "uint8"), dtype_text(array));
   }
   check_rank(arg, array, 2);
   check_layout(arg, array, writable);

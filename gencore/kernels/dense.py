@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Float32Array = NDArray[np.float32]
+Factor = NDArray[np.float32 | np.uint8 | np.bool_]
 Activation = Literal["identity", "logistic", "tanh", "relu", "softplus"]
 
 _ACTIVATIONS: Final = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "softplus": 4}
@@ -39,7 +40,7 @@ _FLOAT32: Final = np.dtype(np.float32)
 
 
 def matmul(
-    a: Float32Array,
+    a: Factor,
     b: Float32Array,
     bias: Float32Array | None = None,
     *,
@@ -52,8 +53,8 @@ def matmul(
 
     Parameters
     ----------
-    a : (m, k) float32, or (k, m) with ``transpose_a``
-        Left factor.
+    a : (m, k) float32, uint8 or bool, or (k, m) with ``transpose_a``
+        Left factor. Bytes must be 0 and 1.
     b : (k, n) float32, or (n, k) with ``transpose_b``
         Right factor.
     bias : (n,) float32, optional
@@ -81,15 +82,16 @@ def matmul(
     -----
     Each element is the chain ``s = fma(a[i, p], b[p, j], s)`` over ``p = 0, 1, ...`` from ``s = 0`` (product and sum
     are rounded apart on processors without FMA). Hence the bits depend neither on the number of threads nor on the
-    other rows of the call, and a factor of 0 and 1 gives the bits of adding the rows that its ones select. The error
-    before the activation is at most ``k eps / 2 sum_p |a[i, p] b[p, j]|`` to first order, plus the rounding of the
-    bias. NaN and inf propagate. ``k = 0`` gives ``activation(bias)``.
+    other rows of the call, and a factor of 0 and 1 gives the bits of adding the rows that its ones select. For bytes
+    that is what is done, at a cost in proportion to the ones; a row that none selects is not read, be it NaN. Else NaN
+    and inf propagate. The error before the activation is at most ``k eps / 2 sum_p |a[i, p] b[p, j]|`` to first order,
+    plus the rounding of the bias. ``k = 0`` gives ``activation(bias)``.
 
     Gradient, to any order and in any orientation: products of dz = g activation' with the other factor, where the slope
     of the activation comes from its value, and for the bias the sum of dz over its rows.
 
     Extra memory: a panel of at most 48 KB on the stack of each thread. Below AVX-512, a copy of ``a`` where
-    ``transpose_a`` reads columns that lie a multiple of 1 KB apart.
+    ``transpose_a`` reads columns that lie a multiple of 1 KB apart. With bytes: a copy of ``b``, ``a`` as bits.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def matmul(
 
 @primitive
 def _matmul(
-    a: Float32Array,
+    a: Factor,
     b: Float32Array,
     bias: Float32Array | None,
     *,
@@ -130,14 +132,14 @@ def _matmul(
 
 @primitive
 def linear(
-    x: Float32Array, w: Float32Array, bias: Float32Array | None = None, *, activation: Activation = "identity"
+    x: Factor, w: Float32Array, bias: Float32Array | None = None, *, activation: Activation = "identity"
 ) -> Float32Array:
     """One layer of a net: ``activation(x w + bias)``.
 
     Parameters
     ----------
-    x : (..., k) float32
-        Rows of inputs, with any leading axes.
+    x : (..., k) float32, uint8 or bool
+        Rows of inputs, with any leading axes. Bytes must be 0 and 1; see `matmul`.
     w : (k, n) float32
         Weights: a column for each output.
     bias : (n,) float32, optional
@@ -174,7 +176,7 @@ def linear(
 
 def linear_vjp(
     grad: Float32Array,
-    x: Float32Array | None,
+    x: Factor | None,
     w: Float32Array | None,
     y: Float32Array | None,
     *,
@@ -191,8 +193,8 @@ def linear_vjp(
     ----------
     grad : (..., n) float32
         Gradient with respect to the layer's output.
-    x : (..., k) float32, or None where ``grad_w`` is not needed
-        The layer's input.
+    x : (..., k) float32, uint8 or bool, or None where ``grad_w`` is not needed
+        The layer's input; bytes must be 0 and 1.
     w : (k, n) float32, or None where ``grad_x`` is not needed
         Its weights.
     y : (..., n) float32, or None for the identity
@@ -230,7 +232,7 @@ def linear_vjp(
 @primitive
 def _linear_vjp(
     grad: Float32Array,
-    x: Float32Array | None,
+    x: Factor | None,
     w: Float32Array | None,
     y: Float32Array | None,
     *,
@@ -313,7 +315,10 @@ def _matmul_rule(
     elif needs[0]:
         grad_a = matmul(dz, b, transpose_b=not transpose_b)
     if needs[1] and transpose_b:
-        grad_b = matmul(dz, a, transpose_a=True, transpose_b=transpose_a)
+        if a.dtype == np.float32:
+            grad_b = matmul(dz, a, transpose_a=True, transpose_b=transpose_a)
+        else:  # bytes go on the left
+            grad_b = contiguous(np.transpose(matmul(a, dz, transpose_a=not transpose_a)))
     elif needs[1]:
         grad_b = matmul(a, dz, transpose_a=not transpose_a)
     grad_bias = linear_vjp(dz, None, None, None, needs=(False, False, True))[2] if needs[2] else None

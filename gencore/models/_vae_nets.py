@@ -39,9 +39,7 @@ class Heads(Module):
         self.heads = [Linear(sizes[-1], width, key=generator) for width in widths]
 
     def forward(self, x: Any) -> tuple[Any, ...]:
-        """(n, n_in) -> one (n, width) for each head. Bytes are converted; other arrays must be float32."""
-        if x.dtype == np.uint8:
-            x = x.astype(np.float32)
+        """(n, n_in) -> one (n, width) for each head. Bytes of 0 and 1 add rows of the first layer's weights."""
         h = x if self.trunk is None else self.trunk(x)
         first, *rest = (head(h) for head in self.heads)
         return (first, *(np.clip(r, *_LOG_VARIANCE) for r in rest))
@@ -108,7 +106,7 @@ class _DiscreteLatent(ABC):
     def log_density(self, z: Any, q: tuple[Any, ...]) -> Any: ...
 
     @abstractmethod
-    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]: ...
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[Any]: ...
 
     def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
         """Draw z (samples x rows, sample-major), with KL(q || prior): exact, or of the draws."""
@@ -116,7 +114,7 @@ class _DiscreteLatent(ABC):
         z = self.hard(np.tile(logits, (samples, 1)), key)
         return z, self.divergence(q) if closed_form else self.log_density(z, q) - self.log_prior(z)
 
-    def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+    def log_prior(self, z: NDArray[Any]) -> NDArray[np.float32]:
         """``log p(z)``, the same for all z."""
         return np.full(len(z), self.log_prior_of_one(), np.float32)
 
@@ -127,7 +125,7 @@ class _DiscreteLatent(ABC):
         """E_q[z], the probabilities."""
         return self.probabilities(q)
 
-    def prior(self, n: int, key: KeyLike) -> NDArray[np.float32]:
+    def prior(self, n: int, key: KeyLike) -> NDArray[Any]:
         """N draws of the prior."""
         return self.hard(np.zeros((n, self.width), np.float32), key)
 
@@ -159,9 +157,9 @@ class BernoulliLatent(_DiscreteLatent):
         """``log p(z)`` of any z."""
         return -self.n * math.log(2)
 
-    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
-        """Draw units, as 0 and 1."""
-        return sample.bernoulli(logistic(logits), key).astype(np.float32)
+    def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[Any]:
+        """Draw units, as bytes of 0 and 1."""
+        return sample.bernoulli(logistic(logits), key)
 
     def relaxed(self, q: tuple[Any, ...], temperature: float, key: KeyLike, hard: bool) -> Any:
         """Draw at a temperature, differentiable."""

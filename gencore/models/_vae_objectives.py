@@ -105,7 +105,8 @@ class Objective(ABC):
     def weighted(self, reconstruction: Any, kl: Any, done: float) -> Result:
         """Minus the bound, means over the batch, with the weight that the divergence has by now."""
         fit, divergence = np.mean(reconstruction), np.mean(kl)
-        loss = self.kl_weight(done) * divergence - fit
+        weight = self.kl_weight(done)
+        loss = divergence - fit if weight == 1 else weight * divergence - fit
         value, distance = float(fit), float(divergence)
         return loss, {"elbo": value - distance, "reconstruction": value, "kl": distance}
 
@@ -122,8 +123,7 @@ class Reparam(Objective):
             return -bound, {"elbo": float(bound)}
         if self.settings.free_bits > 0:
             return self._with_free_bits(batch, key, done)
-        bound = model.bound(batch, int(key))
-        return self.weighted(bound.reconstruction, bound.kl, done)
+        return self.weighted(*model.bound(batch, int(key)), done)
 
     def _with_free_bits(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """The divergence of a unit counts from `free_bits` on (Kingma et al. 2016)."""
@@ -144,8 +144,7 @@ class Concrete(Objective):
         """Minus the bound at the temperature of now; in evaluation, of draws as they are."""
         model = self.model
         if not model.training:
-            bound = model.bound(batch, int(key))
-            return self.weighted(bound.reconstruction, bound.kl, done)
+            return self.weighted(*model.bound(batch, int(key)), done)
         latent, q = model.latents[0], model.encoders[0](batch)
         z = latent.relaxed(q, self.temperature(done), key, self.settings.straight_through)
         fit = model.likelihood.log_prob(model.decoders[0](z), batch)

@@ -48,6 +48,11 @@ class Elbo:
     kl: Tensor
 
 
+def _over_draws(values: Any, n: int) -> Any:
+    """Means over the draws of n rows, which lie draw after draw."""
+    return values if len(values) == n else np.mean(values.reshape(-1, n), axis=0)
+
+
 class VAE(NeuralModel):
     """Variational autoencoder: latent z, decoder p(x | z), encoder q(z | x), learned by a lower bound of log p(x).
 
@@ -263,13 +268,14 @@ class VAE(NeuralModel):
         """
         data = self._as_data("VAE.elbo", "x", x)
         n_samples = count("VAE.elbo", "n_samples", n_samples)
-        return self.bound(data, int(as_key(self.key(key))), n_samples)
+        reconstruction, kl = self.bound(data, int(as_key(self.key(key))), n_samples)
+        return Elbo(reconstruction - kl, reconstruction, kl)
 
-    def bound(self, x: Any, key: int, n_samples: int = 1) -> Elbo:
-        """`elbo` of rows that kernels take as they are."""
+    def bound(self, x: Any, key: int, n_samples: int = 1) -> tuple[Any, Any]:
+        """Reconstruction and divergence, as in `Elbo`, of rows that kernels take as they are."""
         n, keys = len(x), Generator(key)
         z, repeats = x, n_samples
-        kl: Any = 0.0
+        kl: Any = None
         for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
             q = encoder(z)
             top = i + 1 == len(self.latents)
@@ -277,17 +283,15 @@ class VAE(NeuralModel):
             repeats = 1
             if not top:  # log q(z | x) here; log p(z | the layer above) follows when that is drawn
                 divergence = latent.log_density(above, q)
-            part = np.mean(divergence.reshape(-1, n), axis=0)
+            part = _over_draws(divergence, n)
             if i == 0:
                 first = above
             else:
                 mean, logvar = self.decoders[i](above)
-                part = part - np.mean(sample.gaussian_log_prob(z, mean, logvar).reshape(-1, n), axis=0)
-            kl = part + kl
+                part = part - _over_draws(sample.gaussian_log_prob(z, mean, logvar), n)
+            kl = part if kl is None else part + kl
             z = above
-        fit = self.likelihood.log_prob(self.decoders[0](first), x)
-        reconstruction = np.mean(fit.reshape(-1, n), axis=0)
-        return Elbo(reconstruction - kl, reconstruction, kl)
+        return _over_draws(self.likelihood.log_prob(self.decoders[0](first), x), n), kl
 
     def log_weights(self, x: Any, key: int, n_samples: int, posterior: tuple[Any, ...] | None = None) -> Any:
         """``log p(x, z) - log q(z | x)`` of draws of q: (n_samples, n), rows that kernels take as they are.

@@ -33,6 +33,8 @@ def matmul_inputs(rng, size):
         "transpose_b": tb,
         "activation": ACTIVATIONS.index(size.get("activation", "identity")),
     }
+    if size.get("binary"):
+        arguments["a"] = (rng.random(arguments["a"].shape) < size["binary"]).astype(np.uint8)
     if size.get("bias"):
         arguments["bias"] = rng.normal(0, 3, n).astype(np.float32)
     return arguments
@@ -71,6 +73,11 @@ def part_of_out(a, name):
     return part_of(a, "out", name)
 
 
+def bytes_of_out(a):
+    """States in the memory of the result, at its end."""
+    return a["out"].reshape(-1).view(np.uint8)[-a["a"].size :].reshape(a["a"].shape)
+
+
 MATMUL = Case(
     name="dense.matmul",
     sizes=(
@@ -86,6 +93,14 @@ MATMUL = Case(
         size(300, 20, 600, bias=True, activation="tanh"),
         size(256, 400, 70, transpose_a=True),  # columns of a that compete for places in the cache
         *(size(1, 21, 9, bias=True, activation=name) for name in ACTIVATIONS),
+        # Bytes of 0 and 1, in every orientation: around words of 64, tiles and groups of columns, blocks of 256 rows.
+        *(size(m, n, k, transpose_a=ta, transpose_b=tb, binary=0.3)
+          for m, n, k in ((1, 1, 1), (3, 17, 5), (63, 1, 64), (64, 127, 65), (65, 129, 63), (300, 150, 130))
+          for ta in BOTH for tb in BOTH),
+        *(size(13, 21, 9, bias=bias, activation=name, binary=0.5) for name in ACTIVATIONS for bias in BOTH),
+        size(70, 40, 33, transpose_a=True, binary=0.0001, bias=True), size(70, 40, 33, binary=1.0),
+        size(0, 3, 2, binary=0.5), size(3, 0, 2, binary=0.5), size(3, 70, 0, binary=0.5, bias=True),
+        size(3, 7, 0, binary=0.5, transpose_a=True),
     ),
     bench=size(128, 500, 784, bias=True, activation="logistic"),
     inputs=matmul_inputs,
@@ -95,6 +110,9 @@ MATMUL = Case(
     optional=frozenset({"bias"}),
     batch=("a", "out"),
     bad=(
+        Bad("a", lambda a: a["a"].astype(np.float64), TypeError, ("bool, uint8 or float32", "float64")),
+        Bad("a", lambda a: np.full(a["a"].shape, 2, np.uint8), ValueError, ("0 and 1 only", "2")),
+        Bad("a", lambda a: bytes_of_out(a), ValueError, ("out to share no memory with a", "overlap")),
         Bad("b", lambda a: a["b"][1:], ValueError, ("rows", "op(a)")),
         Bad("bias", lambda a: a["bias"][1:], ValueError, ("columns of op(b)",)),
         Bad("out", lambda a: a["out"][1:].copy(), ValueError, ("rows of op(a)",)),
@@ -120,9 +138,17 @@ SLOPE = {  # of the activation, in terms of its value y
 }
 
 
-def layer(m, columns, k, activation="identity", without=(), n=1):
+def layer(m, columns, k, activation="identity", without=(), n=1, binary=None):
     """`n` is 1: the batch is summed over."""
-    return {"n": n, "m": m, "columns": columns, "k": k, "activation": activation, "without": without}
+    return {
+        "n": n,
+        "m": m,
+        "columns": columns,
+        "k": k,
+        "activation": activation,
+        "without": without,
+        "binary": binary,
+    }
 
 
 def linear_vjp_inputs(rng, size):
@@ -135,6 +161,8 @@ def linear_vjp_inputs(rng, size):
         "y": TRUTH[size["activation"]](field),
     }
     arrays = {name: a.astype(np.float32) for name, a in arrays.items() if name not in size["without"]}
+    if size["binary"]:
+        arrays["x"] = (rng.random((m, k)) < size["binary"]).astype(np.uint8)
     return arrays | {"activation": ACTIVATIONS.index(size["activation"])}
 
 
@@ -189,6 +217,9 @@ LINEAR_VJP = Case(
         # Several stretches of rows, on threads and not; blocks of k.
         layer(32, 7, 5, "softplus"), layer(65, 70, 40, "softplus"), layer(33, 8, 31, "softplus"),
         layer(300, 130, 70, "logistic"), layer(600, 64, 300, "relu"),
+        # Bytes of 0 and 1.
+        *(layer(m, n, k, "tanh", binary=0.3) for m, n, k in ((1, 1, 1), (63, 17, 65), (65, 129, 64), (300, 20, 130))),
+        layer(0, 3, 2, "tanh", binary=0.5), layer(64, 130, 63, "identity", ("y", "grad_x", "w"), binary=0.5),
     ),
     bench=layer(128, 500, 784, "tanh"),
     inputs=linear_vjp_inputs,
@@ -199,6 +230,7 @@ LINEAR_VJP = Case(
     bad=(
         *(Bad(name, None, ValueError, ("given", "nothing")) for name in ("x", "w", "y")),
         Bad("x", lambda a: a["x"][1:], ValueError, ("the rows of grad",)),
+        Bad("x", lambda a: np.full(a["x"].shape, 3, np.uint8), ValueError, ("0 and 1 only", "3")),
         Bad("w", lambda a: a["w"][1:], ValueError, ("the columns of x and of grad",)),
         Bad("y", lambda a: a["y"][1:], ValueError, ("the shape of grad",)),
         Bad("grad_x", lambda a: a["grad_x"][1:].copy(), ValueError, ("the rows of grad and of w",)),

@@ -15,7 +15,8 @@ enum class Activation : std::int32_t { identity = 0, logistic = 1, tanh = 2, rel
 // fused multiply-add a term, so a 0/1 matrix gives the same bits as adding the rows its ones select.
 struct MatMul : OpBase {
   static constexpr const char* name = "dense.matmul";
-  Matrix<const float> a{}, b{};
+  ConstStates a{};  // bytes of 0 and 1 select and add rows of b; float32 may be real
+  Matrix<const float> b{};
   Vector<const float> bias{};  // (n,), optional
   Matrix<float> out{};         // (m, n)
   bool transpose_a = false, transpose_b = false;
@@ -42,10 +43,11 @@ struct MatMul : OpBase {
 // identity, and the sums of the stretches.
 struct LinearVjp : OpBase {
   static constexpr const char* name = "dense.linear_vjp";
-  Matrix<const float> grad{};         // (m, n)
-  Matrix<const float> x{}, w{}, y{};  // (m, k), (k, n), (m, n)
-  Matrix<float> grad_x{}, grad_w{};   // (m, k), (k, n)
-  Vector<float> grad_bias{};          // (n,)
+  Matrix<const float> grad{};        // (m, n)
+  ConstStates x{};                   // (m, k); bytes of 0 and 1, or float32, which may be real
+  Matrix<const float> w{}, y{};      // (k, n), (m, n)
+  Matrix<float> grad_x{}, grad_w{};  // (m, k), (k, n)
+  Vector<float> grad_bias{};         // (n,)
   Activation activation = Activation::identity;
 
   void check() const;

@@ -56,12 +56,23 @@ void like(const char* op, const char* arg, const List& list, const char* like_ar
   list_count(op, arg, list.count, like_arg, like.count);
   for (std::int64_t k = 0; k < list.count; ++k) list_size(op, arg, k, list[k].size(), like_arg, like[k].size());
 }
+// First byte of an array, and the one behind its last.
+template <class T, int N>
+std::uintptr_t begin_of(const View<T, N>& view) {
+  return reinterpret_cast<std::uintptr_t>(view.data);
+}
+template <class T, int N>
+std::uintptr_t end_of(const View<T, N>& view) {
+  return reinterpret_cast<std::uintptr_t>(view.data + view.size());
+}
+inline std::uintptr_t begin_of(const ConstStates& s) { return reinterpret_cast<std::uintptr_t>(s.data); }
+inline std::uintptr_t end_of(const ConstStates& s) {
+  return begin_of(s) + static_cast<std::uintptr_t>(s.size() * (s.type == StateType::u8 ? 1 : 4));
+}
 // An output that is written while the input is still read.
 template <class Out, class In>
 void apart(const char* op, const char* out_arg, const Out& out, const char* in_arg, const In& in) {
-  const auto begin = [](const auto& view) { return reinterpret_cast<std::uintptr_t>(view.data); };
-  const auto end = [](const auto& view) { return reinterpret_cast<std::uintptr_t>(view.data + view.size()); };
-  if (begin(out) < end(in) && begin(in) < end(out)) {
+  if (begin_of(out) < end_of(in) && begin_of(in) < end_of(out)) {
     fail(op, out_arg, std::string("to share no memory with ") + in_arg, "an overlapping array");
   }
 }

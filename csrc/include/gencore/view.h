@@ -25,6 +25,17 @@ struct Device {
   std::int32_t index = 0;
 };
 
+// Binary states (n, units): one byte (bool, uint8) or one float32 of 0/1 per unit.
+enum class StateType : std::int32_t { u8 = 0, f32 = 1 };
+
+struct ConstStates {
+  const void* data = nullptr;
+  std::int64_t shape[2] = {-1, 0};
+  StateType type = StateType::u8;
+  GENCORE_INLINE bool given() const { return shape[0] >= 0; }
+  GENCORE_INLINE std::int64_t size() const { return given() ? shape[0] * shape[1] : 0; }
+};
+
 // N-dimensional array, C order. A default-constructed View is absent (an optional argument that was not given).
 template <class T, int N>
 struct View {
@@ -39,6 +50,11 @@ struct View {
   }
   GENCORE_INLINE T& operator[](std::int64_t i) const { return data[i]; }
   GENCORE_INLINE T* row(std::int64_t i) const { return data + i * shape[N - 1]; }
+  // Where an op takes bytes or floats.
+  GENCORE_INLINE operator ConstStates() const {
+    static_assert(N == 2 && (sizeof(T) == 1 || sizeof(T) == 4), "states are matrices of bytes or floats");
+    return {data, {shape[0], shape[1]}, sizeof(T) == 1 ? StateType::u8 : StateType::f32};
+  }
 };
 
 template <class T>
@@ -54,16 +70,6 @@ struct VectorList {
 
   GENCORE_INLINE bool given() const { return count >= 0; }
   GENCORE_INLINE const Vector<T>& operator[](std::int64_t k) const { return data[k]; }
-};
-
-// Binary states (n, units): one byte (bool, uint8) or one float32 of 0/1 per unit.
-enum class StateType : std::int32_t { u8 = 0, f32 = 1 };
-
-struct ConstStates {
-  const void* data = nullptr;
-  std::int64_t shape[2] = {-1, 0};
-  StateType type = StateType::u8;
-  GENCORE_INLINE bool given() const { return shape[0] >= 0; }
 };
 
 struct States {
