@@ -103,12 +103,15 @@ def test_relaxed_bits_follow_their_distribution(tau, fused):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_relaxed_rows_follow_their_distribution(fused):
-    """The largest element is a draw of the categories; ratios of two elements are relaxed bits."""
+    """The largest element is a draw of the categories; ratios of two elements are relaxed bits.
+
+    Apart from the fused kernel elements are exponentials of float32 differences, of numbers of up to (17 + 0.8) / 0.8.
+    """
     logits = np.array([0.3, -1.0, 0.8, 0.0], f32)
     tau = 0.8
     d = gd.RelaxedOneHotCategorical(tau if fused else np.array([tau], f32), logits=logits)
     y = d.sample((60_000,), key=KEY).reshape(-1, 4).astype(np.float64)
-    np.testing.assert_allclose(y.sum(-1), 1, atol=8 * U)
+    np.testing.assert_allclose(y.sum(-1), 1, atol=(8 if fused else 8 + 2 * 22) * U)
     assert_distributed(y.argmax(-1), special.softmax(logits.astype(np.float64)), "largest")
     apart = tau * np.log(y[:, 0] / y[:, 2]) - (float(logits[0]) - float(logits[2]))
     assert stats.kstest(apart, stats.logistic.cdf).pvalue > FALSE_ALARM

@@ -147,8 +147,12 @@ def gaussian_terms(mu, logvar, eps):
     return z, kl, 0.5 * (z**2 - eps**2 - logvar).sum(-1)
 
 
+def uniforms_of(domain, n, units):
+    return philox.flat_uniforms(KEY, domain, 0, philox.flat_elements(0, n, units))
+
+
 def eps_of(n, units):
-    return noise.normal(KEY, 0, np.arange(n), units)[0]
+    return noise.normal(KEY, 0, 0, n, units)[0]
 
 
 W = np.random.default_rng(99).normal(size=(24, 7))  # weights of the scalar that is differentiated
@@ -191,7 +195,7 @@ def reference_log_prob(x, mu, logvar):
 def reference_kind(kind):
     def function(*parameters):
         loc, scale = (0.0, *parameters)[-2:]
-        value, _ = noise.noise(kind, KEY, 0, np.arange(len(scale)), scale.shape[1])
+        value, _ = noise.noise(kind, KEY, 0, 0, *scale.shape)
         x = loc + scale * value
         return one_output(np.exp(x) if kind == "log_normal" else x)
 
@@ -199,14 +203,14 @@ def reference_kind(kind):
 
 
 def reference_gumbel(logits):
-    g, _ = noise.gumbel_of(philox.flat_uniforms(KEY, philox.GUMBEL_SOFTMAX, 0, 0, *logits.shape))
+    g, _ = noise.gumbel_of(uniforms_of(philox.GUMBEL_SOFTMAX, *logits.shape))
     x = (logits + g) / 0.7
     e = np.exp(x - x.max(-1, keepdims=True))
     return one_output(e / e.sum(-1, keepdims=True))
 
 
 def reference_bits(logits):
-    u = philox.uniforms(KEY, philox.RELAXED_BERNOULLI, 0, np.arange(len(logits)), logits.shape[1])
+    u = uniforms_of(philox.RELAXED_BERNOULLI, *logits.shape)
     return one_output(1 / (1 + np.exp(-(logits + noise.logistic_of(u)[0]) / 0.7)))
 
 
@@ -348,13 +352,13 @@ def test_unused_results_and_arguments_cost_nothing_and_break_nothing():
 def test_every_uniform_gives_finite_noise():
     """Of all 2^23 uniforms in float64; and as drawn, whose ends are those of the extreme uniforms.
 
-    2^25 draws miss a given uniform with probability e^-4: this key's do not miss the ends.
+    2^25 draws miss a given uniform with probability e^-4: this step's do not miss the ends.
     """
     u = (np.arange(2**23) + 0.5) * 2.0**-23
     for kind, (_, of) in noise.OF_UNIFORM.items():
         value, bound = of(u)
         assert np.isfinite(value).all(), kind
-        drawn = standard(kind, 512, 65_536)
+        drawn = standard(kind, 512, 65_536, step=1)
         assert np.isfinite(drawn).all(), kind
         for end, truth in ((drawn.min(), value.min()), (drawn.max(), value.max())):
             assert abs(end - truth) <= bound.max() + 1e-7, kind
@@ -443,7 +447,7 @@ def test_flat_layout_beyond_its_first_row():
     x = sample.gumbel_softmax(np.zeros((1, 10), np.float32), 1.0, KEY, first_row=2**32 - 1)
     u = philox.uniforms(KEY, philox.GUMBEL_SOFTMAX, 0, [39], 1)  # where the row begins
     assert 0 < u[0, 0] < 1
-    flat = philox.flat_uniforms(KEY, philox.GUMBEL_SOFTMAX, 0, 2**32 - 1, 1, 10)
+    flat = philox.flat_uniforms(KEY, philox.GUMBEL_SOFTMAX, 0, philox.flat_elements(2**32 - 1, 1, 10))
     share = 1 / -np.log(flat)
     assert np.allclose(x, share / share.sum(), rtol=1e-5)
 

@@ -51,6 +51,8 @@ GENCORE_INLINE F max_lanes(F v) {
   return all[0];
 }
 
+constexpr std::int64_t task_units = 16384;  // elements of one task: some microseconds of work
+
 // All lanes of a vector in memory, or the first few.
 struct WholeVector {
   GENCORE_INLINE F load(const float* p) const { return GENCORE_LEVEL::load(p); }
@@ -90,6 +92,13 @@ GENCORE_INLINE void for_each_tile(std::int64_t begin, std::int64_t end, std::int
       body(Tile{row, 1, first, min_of(most, units - first)});
     }
   }
+}
+
+// body(begin, end) for the rows of each task, in parallel; a task has `task_units` elements where rows are shorter.
+template <class Body>
+void for_each_row_task(std::int64_t rows, std::int64_t units, const Body& body) {
+  const std::int64_t block = max_of(task_units / max_of(units, 1), 1);
+  parallel_for(ceil_div(rows, block), [&](std::int64_t task) { body(task * block, min_of(rows, (task + 1) * block)); });
 }
 
 // Sums the terms of each row of a tile; store(row, sum) when a row is complete. `carry` takes the sum of a part of a

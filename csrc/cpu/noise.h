@@ -1,8 +1,10 @@
-// Standard noise from Philox words, and tiles of it: the noise of some rows, or of a part of one, dense in a buffer that
-// stays in the first-level cache. What a kernel does with it is then a plain loop over elements.
+// Standard noise from Philox words, and tiles of it: the noise of a stretch of elements, in a buffer that stays in the
+// first-level cache. What a kernel does with it is then a plain loop over elements.
 #pragma once
 
+#include "elements.h"
 #include "math.h"
+#include "parallel.h"
 #include "philox.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -70,6 +72,7 @@ GENCORE_INLINE void box_muller(const U (&radius_words)[at_side], const U (&angle
 
 constexpr std::int64_t tile_units = 512;
 constexpr std::int64_t tile_margin = 64;  // rubbish may be written so far beyond either end of a tile
+constexpr std::int64_t max_superblocks = 2 * tile_units / 64;  // whose noise is made at a time
 
 // Floats of a tile, with its margins.
 struct TileBuffer {
@@ -77,23 +80,35 @@ struct TileBuffer {
   GENCORE_INLINE float* data() { return memory + tile_margin; }
 };
 
-// Where the noise of an op is found.
+// Where the noise of an op is found, in the flat layout of random.h.
 struct NoiseSource {
   Key key;
-  philox::Stream stream;  // its row is that of row 0
+  philox::Stream stream;  // without a row
+  std::int64_t first;     // element of the flat layout that is the op's first
+
+  // Of an op on matrices of so many columns.
+  template <class Coordinates>
+  NoiseSource(const Coordinates& op, philox::Domain domain, std::int64_t columns)
+      : key(op.key),
+        stream(philox::stream(domain, static_cast<std::uint64_t>(op.step), 0)),
+        first(op.first_row * columns) {}
 };
 
 constexpr int vectors_at_once = superblocks_at_once * superblock_vectors;
 
-// Runs Philox over `count` superblocks, superblock q being that of address(q, row, block), and hands them over in order:
-// take(q, n, words) gets the words of the n superblocks from q on, and rubbish after them.
-template <class Address, class Take>
-GENCORE_INLINE void for_superblocks(const NoiseSource& source, std::int64_t count, const Address& address,
+// Runs Philox over `count` superblocks from `first` on, and hands them over in order: take(q, n, words) gets the words of
+// n superblocks, the q-th of them and those after it, and rubbish behind them.
+template <class Take>
+GENCORE_INLINE void for_superblocks(const NoiseSource& source, std::int64_t first, std::int64_t count,
                                     const Take& take) {
+  constexpr std::int64_t row_superblocks = philox::flat_units / 64;
   for (std::int64_t q = 0; q < count; q += superblocks_at_once) {
     std::uint32_t row[superblocks_at_once], block[superblocks_at_once];
     GENCORE_UNROLL
-    for (int i = 0; i < superblocks_at_once; ++i) address(min_of(q + i, count - 1), row[i], block[i]);
+    for (int i = 0; i < superblocks_at_once; ++i) {
+      row[i] = static_cast<std::uint32_t>((first + q + i) / row_superblocks);
+      block[i] = static_cast<std::uint32_t>((first + q + i) % row_superblocks);
+    }
     Superblock random[superblocks_at_once];
     run_rounds(PhiloxRounds<superblocks_at_once>(source.key, source.stream, row, block), random);
     U words[vectors_at_once];
@@ -105,17 +120,6 @@ GENCORE_INLINE void for_superblocks(const NoiseSource& source, std::int64_t coun
     take(q, static_cast<int>(min_of(superblocks_at_once, count - q)), words);
   }
 }
-
-// Superblocks of consecutive rows, or of consecutive units of one row.
-struct RowAddress {
-  std::uint32_t row, block;
-  std::int64_t blocks;  // a row
-  GENCORE_INLINE void operator()(std::int64_t q, std::uint32_t& r, std::uint32_t& b) const {
-    const auto n = static_cast<std::uint32_t>(blocks), i = static_cast<std::uint32_t>(q);
-    r = row + (n == 1 ? i : i / n);
-    b = block + (n == 1 ? 0 : i % n);
-  }
-};
 
 // Four vectors at a time, in place; up to three vectors of rubbish beyond n are changed, too.
 template <class Change>
@@ -145,116 +149,95 @@ GENCORE_INLINE void words_to_noise(GumbelNoise, std::int64_t n, float* words) {
   change_tile(n, words, [](F(&v)[at_side]) { ExponentialNoise::of(v); });
 }
 
-// Units first .. first + units - 1 of `rows` rows from `row` on, one row after the other in out; first is a multiple of
-// 64. A vector that overruns the end of its row is overwritten by the next row.
+// The noise of `count` superblocks from `first` on, at most max_superblocks, into out. Up to 64 floats behind them are
+// rubbish.
 template <class Noise>
-GENCORE_INLINE void fill_tile(Noise noise, const NoiseSource& source, std::int64_t row, std::int64_t rows,
-                              std::int64_t first, std::int64_t units, float* out) {
-  const std::int64_t blocks = ceil_div(units, 64);
-  const RowAddress address{source.stream.row + static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(first / 64),
-                           blocks};
-  float* to = out;
-  std::int64_t unit = 0;
-  for_superblocks(source, rows * blocks, address, [&](std::int64_t, int n, const U(&words)[vectors_at_once]) {
-    GENCORE_UNROLL
-    for (int i = 0; i < superblocks_at_once; ++i) {
-      if (i >= n) break;
-      const std::int64_t rest = units - unit;
-      GENCORE_UNROLL
-      for (int v = 0; v < superblock_vectors; ++v) {
-        if (v * lanes < rest) store(to + v * lanes, (F)words[i * superblock_vectors + v]);
-      }
-      to += min_of(rest, 64);
-      unit = rest <= 64 ? 0 : unit + 64;
-    }
-  });
-  words_to_noise(noise, rows * units, out);
-}
-
-// Radius and angle words of the pairs of a tile: 32 of each superblock, or, where rows are shorter, as many as a row has
-// units. There are no more pairs than units, but for the last superblock's.
-struct PairBuffer {
-  TileBuffer radius, angle;
-
-  // Pair `first` and those after it.
-  GENCORE_INLINE void box_muller_at(std::int64_t first, F (&cosine)[at_side], F (&sine)[at_side]) {
-    U radii[at_side], angles[at_side];
-    GENCORE_UNROLL
-    for (int i = 0; i < at_side; ++i) {
-      radii[i] = (U)load(radius.data() + first + i * lanes);
-      angles[i] = (U)load(angle.data() + first + i * lanes);
-    }
-    box_muller(radii, angles, cosine, sine);
-  }
-};
-
-GENCORE_INLINE void fill_pairs(const NoiseSource& source, std::int64_t count, const RowAddress& address,
-                               std::int64_t width, PairBuffer& pairs) {
-  constexpr int half = superblock_vectors / 2;
-  for_superblocks(source, count, address, [&](std::int64_t q, int n, const U(&words)[vectors_at_once]) {
-    GENCORE_UNROLL
-    for (int i = 0; i < superblocks_at_once; ++i) {
-      if (i >= n) break;
-      GENCORE_UNROLL
-      for (int v = 0; v < half; ++v) {
-        if (v * lanes >= width) break;
-        const U* word = words + i * superblock_vectors + v;
-        store(pairs.radius.data() + (q + i) * width + v * lanes, (F)word[0]);
-        store(pairs.angle.data() + (q + i) * width + v * lanes, (F)word[half]);
-      }
-    }
-  });
-}
-
-// The first half of a superblock's units pairs with the second; of rows of at most 32, all that the sine would give is
-// beyond their end.
-GENCORE_INLINE void fill_tile(NormalNoise, const NoiseSource& source, std::int64_t row, std::int64_t rows,
-                              std::int64_t first, std::int64_t units, float* out) {
-  PairBuffer pairs;
-  const std::int64_t blocks = ceil_div(units, 64), count = rows * blocks, width = min_of(units, 32);
-  const RowAddress address{source.stream.row + static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(first / 64),
-                           blocks};
-  fill_pairs(source, count, address, width, pairs);
-  std::int64_t unit = 0;
-  for (std::int64_t pair = 0; pair < count * width; pair += at_side * lanes) {
-    F cosine[at_side], sine[at_side];
-    pairs.box_muller_at(pair, cosine, sine);
-    if (units <= 32) {
-      GENCORE_UNROLL
-      for (int i = 0; i < at_side; ++i) store(out + pair + i * lanes, cosine[i]);
-      continue;
-    }
-    // A superblock is half * lanes = 32 pairs wide.
-    GENCORE_UNROLL
-    for (int i = 0; i < at_side; ++i) {
-      if (pair + i * lanes >= count * width) break;
-      const std::int64_t in = (pair + i * lanes) % 32, rest = units - unit;
-      if (in < rest) store(out + in, cosine[i]);
-      if (in + 32 < rest) store(out + in + 32, sine[i]);
-      if (in + lanes < 32) continue;
-      out += min_of(rest, 64);
-      unit = rest <= 64 ? 0 : unit + 64;
-    }
-  }
-}
-
-// Elements first .. first + count - 1 in the flat layout of random.h, at most tile_units.
-template <class Noise>
-void fill_flat(Noise noise, const NoiseSource& source, std::int64_t first, std::int64_t count, float* out) {
-  const std::int64_t block = first / 64, blocks = ceil_div(first + count, 64) - block;
-  const auto address = [block](std::int64_t q, std::uint32_t& r, std::uint32_t& b) {
-    constexpr std::int64_t row_blocks = philox::flat_units / 64;
-    r = static_cast<std::uint32_t>((block + q) / row_blocks);
-    b = static_cast<std::uint32_t>((block + q) % row_blocks);
-  };
-  float* to = out + 64 * block - first;
-  for_superblocks(source, blocks, address, [&](std::int64_t q, int n, const U(&words)[vectors_at_once]) {
+void fill_superblocks(Noise noise, const NoiseSource& source, std::int64_t first, std::int64_t count, float* out) {
+  for_superblocks(source, first, count, [&](std::int64_t q, int n, const U(&words)[vectors_at_once]) {
     GENCORE_UNROLL
     for (int v = 0; v < vectors_at_once; ++v) {
-      if (v < n * superblock_vectors) store(to + 64 * q + v * lanes, (F)words[v]);
+      if (v < n * superblock_vectors) store(out + 64 * q + v * lanes, (F)words[v]);
     }
   });
-  words_to_noise(noise, count, out);
+  words_to_noise(noise, 64 * count, out);
+}
+
+// Radii from the first half of a superblock's words, angles from the second; the first half of its units are cosines, the
+// second sines.
+inline void fill_superblocks(NormalNoise, const NoiseSource& source, std::int64_t first, std::int64_t count,
+                             float* out) {
+  constexpr int half = superblock_vectors / 2;
+  alignas(64) float radii[32 * (max_superblocks + 1)], angles[32 * (max_superblocks + 1)];
+  for_superblocks(source, first, count, [&](std::int64_t q, int, const U(&words)[vectors_at_once]) {
+    GENCORE_UNROLL
+    for (int v = 0; v < vectors_at_once; ++v) {
+      const int in = v % superblock_vectors;
+      float* to = in < half ? radii : angles;
+      store(to + 32 * (q + v / superblock_vectors) + in % half * lanes, (F)words[v]);
+    }
+  });
+  for (std::int64_t pair = 0; pair < 32 * count; pair += at_side * lanes) {
+    U radius_words[at_side], angle_words[at_side];
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) {
+      radius_words[i] = (U)load(radii + pair + i * lanes);
+      angle_words[i] = (U)load(angles + pair + i * lanes);
+    }
+    F cosine[at_side], sine[at_side];
+    box_muller(radius_words, angle_words, cosine, sine);
+    GENCORE_UNROLL
+    for (int i = 0; i < at_side; ++i) {
+      const std::int64_t p = pair + i * lanes, unit = 2 * p - p % 32;
+      store(out + unit, cosine[i]);
+      store(out + unit + 32, sine[i]);
+    }
+  }
+}
+
+// Noise of one stretch of an op's elements after the other. Stretches need not end where superblocks do: what is left of
+// the last superblocks is kept for the next stretch.
+template <class Noise>
+class NoiseRun {
+ public:
+  // No noise from element `end` on will be asked for.
+  NoiseRun(const NoiseSource& source, std::int64_t end)
+      : source_(source), limit_(ceil_div(source.first + end, 64)), first_(0), count_(0) {}
+
+  // Of elements first .. first + count - 1, at most tile_units; valid until the next call.
+  GENCORE_INLINE const float* at(std::int64_t first, std::int64_t count) {
+    const std::int64_t element = source_.first + first, begin = element / 64, end = ceil_div(element + count, 64);
+    if (begin < first_ || end > first_ + count_) advance(begin);
+    return noise_ + (element - 64 * first_);
+  }
+
+ private:
+  void advance(std::int64_t begin) {
+    const std::int64_t kept = begin >= first_ ? max_of(first_ + count_ - begin, 0) : 0;
+    std::memmove(noise_, noise_ + 64 * (count_ - kept), static_cast<std::size_t>(4 * 64 * kept));
+    first_ = begin;
+    count_ = min_of(max_superblocks, limit_ - begin);
+    fill_superblocks(Noise{}, source_, begin + kept, count_ - kept, noise_ + 64 * kept);
+  }
+
+  NoiseSource source_;
+  std::int64_t limit_, first_, count_;  // superblocks
+  alignas(64) float noise_[64 * (max_superblocks + 1)];
+};
+
+// body(first, count, noise) for tiles of the elements of an op, cut where superblocks end.
+template <class Noise, class Body>
+void for_each_noise_tile(Noise, const NoiseSource& source, std::int64_t count, const Body& body) {
+  const std::int64_t end = source.first + count, first_task = source.first / task_units;
+  parallel_for(ceil_div(end, task_units) - first_task, [&](std::int64_t task) {
+    std::int64_t at = max_of(source.first, (first_task + task) * task_units);
+    const std::int64_t stop = min_of(end, (first_task + task + 1) * task_units);
+    NoiseRun<Noise> noise(source, stop - source.first);
+    while (at < stop) {
+      const std::int64_t next = min_of(stop, (at / tile_units + 1) * tile_units);
+      body(at - source.first, next - at, noise.at(at - source.first, next - at));
+      at = next;
+    }
+  });
 }
 
 }  // namespace gencore::GENCORE_LEVEL

@@ -15,8 +15,6 @@ namespace {
 
 using runtime::Scratch;
 
-constexpr std::int64_t task_units = 16384;  // variates of one task: some microseconds of work
-
 // Calls body(row, first, end) for stretches of units of every row; `first` is a multiple of 256.
 template <class Body>
 void for_each_stretch(std::int64_t rows, std::int64_t units, const Body& body) {
@@ -31,21 +29,12 @@ GENCORE_INLINE philox::Stream stream_of(const sample::Coordinates& op, philox::D
   return philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row + row));
 }
 
-// Fills op.out tile by tile.
 template <class Op, class Noise>
 void fill(const Op& op, philox::Domain domain, Noise noise) {
-  const std::int64_t rows = op.out.shape[0], units = op.out.shape[1], block = max_of(task_units / max_of(units, 1), 1);
-  const std::int64_t stretch = round_up(task_units, tile_units), cuts = ceil_div(units, stretch);
-  const NoiseSource source{op.key, stream_of(op, domain, 0)};
-  parallel_for(ceil_div(rows, block) * cuts, [&](std::int64_t task) {
-    const std::int64_t first = task % cuts * stretch, end = min_of(first + stretch, units);
-    for_each_tile(task / cuts * block, min_of(rows, (task / cuts + 1) * block), end - first, tile_units,
-                  [&](const Tile& tile) {
-      TileBuffer draws;
-      fill_tile(noise, source, tile.row, tile.rows, first + tile.first, tile.units, draws.data());
-      float* out = op.out.row(tile.row) + first + tile.first;
-      for_each_vector(tile.size(), [&](std::int64_t i, auto at) { at.store(out + i, load(draws.data() + i)); });
-    });
+  const NoiseSource source(op, domain, op.out.shape[1]);
+  for_each_noise_tile(noise, source, op.out.size(), [&](std::int64_t first, std::int64_t count, const float* draws) {
+    float* out = op.out.data + first;
+    for_each_vector(count, [&](std::int64_t i, auto at) { at.store(out + i, load(draws + i)); });
   });
 }
 

@@ -13,33 +13,19 @@
 namespace gencore::GENCORE_LEVEL {
 namespace {
 
-constexpr std::int64_t task_units = 16384;  // elements of one task
-
-NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain, std::int64_t first_row) {
-  return {op.key, philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(first_row))};
-}
-
 // 1 / tau, finite for subnormal tau too: it multiplies 0 and what is far from it.
 float inverse(float tau) {
   const float most = 3.40282347e38f, inv = 1.0f / tau;
   return inv < most ? inv : most;
 }
 
-template <class Body>
-void for_each_row_tile(std::int64_t rows, std::int64_t units, const Body& body) {
-  const std::int64_t block = max_of(task_units / max_of(units, 1), 1);
-  parallel_for(ceil_div(rows, block), [&](std::int64_t task) {
-    for_each_tile(task * block, min_of(rows, (task + 1) * block), units, tile_units, body);
-  });
-}
-
 // --- Gumbel-softmax --------------------------------------------------------------------------------------------------
 
-// logits + G for `count` consecutive elements of the flat layout.
-GENCORE_INLINE void perturb(const NoiseSource& source, std::int64_t element, const float* logits, std::int64_t count,
+// logits + G for `count` consecutive elements.
+GENCORE_INLINE void perturb(NoiseRun<GumbelNoise>& noise, std::int64_t element, const float* logits, std::int64_t count,
                             float* x) {
-  fill_flat(GumbelNoise{}, source, element, count, x);
-  for_each_vector(count, [&](std::int64_t i, auto at) { store(x + i, at.load(logits + i) + load(x + i)); });
+  const float* g = noise.at(element, count);
+  for_each_vector(count, [&](std::int64_t i, auto at) { store(x + i, at.load(logits + i) + load(g + i)); });
 }
 
 // One-hot of the first lane where v is top; NaN where the soft draw is.
@@ -110,38 +96,40 @@ GENCORE_INLINE void softmax_long(std::int64_t n, float inv_tau, bool hard, float
 }
 
 // The soft or hard draws of whole rows into y, which nothing is written around.
-void draw_rows(const NoiseSource& source, std::int64_t first_row, const Tile& tile, std::int64_t n, float inv_tau,
-               bool hard, const float* logits, float* y) {
+void draw_rows(NoiseRun<GumbelNoise>& noise, const Tile& tile, std::int64_t n, float inv_tau, bool hard,
+               const float* logits, float* y) {
   TileBuffer x, out;
-  const std::int64_t at = tile.row * n, element = first_row * n + at;
+  const std::int64_t at = tile.row * n;
   if (n <= lanes) {
-    perturb(source, element, logits + at, tile.size(), x.data());
+    perturb(noise, at, logits + at, tile.size(), x.data());
     softmax_short(x.data(), tile.rows, n, inv_tau, hard, out.data());
     for_each_vector(tile.size(), [&](std::int64_t i, auto v) { v.store(y + at + i, load(out.data() + i)); });
     return;
   }
   for (std::int64_t i = 0; i < tile.size(); i += tile_units) {
     const std::int64_t count = min_of(tile_units, tile.size() - i);
-    perturb(source, element + i, logits + at + i, count, x.data());
+    perturb(noise, at + i, logits + at + i, count, x.data());
     for_each_vector(count, [&](std::int64_t j, auto v) { v.store(y + at + i + j, load(x.data() + j)); });
   }
   for (std::int64_t r = 0; r < tile.rows; ++r) softmax_long(n, inv_tau, hard, y + at + r * n);
 }
 
-// Tiles of whole rows, however long.
+// body(noise, tile of whole rows, however long)
 template <class Body>
-void for_each_rows(std::int64_t rows, std::int64_t n, const Body& body) {
+void for_each_rows(const NoiseSource& source, std::int64_t rows, std::int64_t n, const Body& body) {
   if (n == 0) return;
-  for_each_row_tile(rows, n, [&](const Tile& tile) {
-    if (tile.first == 0) body(Tile{tile.row, tile.rows, 0, n});
+  for_each_row_task(rows, n, [&](std::int64_t begin, std::int64_t end) {
+    NoiseRun<GumbelNoise> noise(source, end * n);
+    const std::int64_t some = max_of(tile_units / n, 1);
+    for (std::int64_t row = begin; row < end; row += some) body(noise, Tile{row, min_of(some, end - row), 0, n});
   });
 }
 
 void gumbel_softmax(const sample::GumbelSoftmax& op) {
   const std::int64_t n = op.logits.shape[1];
-  const NoiseSource source = source_of(op, philox::gumbel_softmax, 0);
-  for_each_rows(op.logits.shape[0], n, [&](const Tile& tile) {
-    draw_rows(source, op.first_row, tile, n, inverse(op.tau), op.hard, op.logits.data, op.y.data);
+  const NoiseSource source(op, philox::gumbel_softmax, n);
+  for_each_rows(source, op.logits.shape[0], n, [&](NoiseRun<GumbelNoise>& noise, const Tile& tile) {
+    draw_rows(noise, tile, n, inverse(op.tau), op.hard, op.logits.data, op.y.data);
   });
 }
 
@@ -169,13 +157,13 @@ void softmax_vjp_rows(const float* grad, const float* y, std::int64_t rows, std:
 
 void gumbel_softmax_vjp(const sample::GumbelSoftmaxVjp& op) {
   const std::int64_t n = op.grad.shape[1];
-  const NoiseSource source = source_of(op, philox::gumbel_softmax, 0);
+  const NoiseSource source(op, philox::gumbel_softmax, n);
   const float inv_tau = inverse(op.tau);
-  for_each_rows(op.grad.shape[0], n, [&](const Tile& tile) {
+  for_each_rows(source, op.grad.shape[0], n, [&](NoiseRun<GumbelNoise>& noise, const Tile& tile) {
     const std::int64_t at = tile.row * n;
     const float* y = op.y.data + at;
     if (!op.y.given()) {
-      draw_rows(source, op.first_row, tile, n, inv_tau, false, op.logits.data, op.grad_logits.data);
+      draw_rows(noise, tile, n, inv_tau, false, op.logits.data, op.grad_logits.data);
       y = op.grad_logits.data + at;
     }
     softmax_vjp_rows(op.grad.data + at, y, tile.rows, n, inv_tau, op.grad_logits.data + at);
@@ -184,56 +172,42 @@ void gumbel_softmax_vjp(const sample::GumbelSoftmaxVjp& op) {
 
 // --- relaxed Bernoulli -----------------------------------------------------------------------------------------------
 
-// body(i, at, logistic noise of element i) for the elements of a tile.
-template <class Body>
-GENCORE_INLINE void for_each_logistic(const NoiseSource& source, const Tile& tile, const Body& body) {
-  TileBuffer noise;
-  fill_tile(LogisticNoise{}, source, tile.row, tile.rows, tile.first, tile.units, noise.data());
-  for_each_vector(tile.size(), [&](std::int64_t i, auto at) { body(i, at, load(noise.data() + i)); });
-}
-
 void relaxed_bernoulli(const sample::RelaxedBernoulli& op) {
-  const std::int64_t units = op.logits.shape[1];
-  const NoiseSource source = source_of(op, philox::relaxed_bernoulli, op.first_row);
+  const NoiseSource source(op, philox::relaxed_bernoulli, op.logits.shape[1]);
   const float inv_tau = inverse(op.tau);
-  for_each_row_tile(op.logits.shape[0], units, [&](const Tile& tile) {
-    const std::int64_t begin = tile.row * units + tile.first;
-    const float* logits = op.logits.data + begin;
-    for_each_logistic(source, tile, [&](std::int64_t i, auto at, F noise) {
-      const F x = at.load(logits + i) + noise;
+  for_each_noise_tile(LogisticNoise{}, source, op.logits.size(),
+                      [&](std::int64_t first, std::int64_t count, const float* noise) {
+    for_each_vector(count, [&](std::int64_t i, auto at) {
+      const F x = at.load(op.logits.data + first + i) + load(noise + i);
       F y = logistic(x * inv_tau);
       if (op.hard) {
         const F bit = select(less(splat(0.0f), x), splat(1.0f), splat(0.0f));
         y = select(less_equal(splat(0.0f), y), bit, y);  // NaN stays
       }
-      at.store(op.y.data + begin + i, y);
+      at.store(op.y.data + first + i, y);
     });
   });
 }
 
+// y comes from the forward pass, or is drawn again.
 void relaxed_bernoulli_vjp(const sample::RelaxedBernoulliVjp& op) {
-  const std::int64_t units = op.grad.shape[1];
-  const NoiseSource source = source_of(op, philox::relaxed_bernoulli, op.first_row);
+  const NoiseSource source(op, philox::relaxed_bernoulli, op.grad.shape[1]);
   const float inv_tau = inverse(op.tau);
-  for_each_row_tile(op.grad.shape[0], units, [&](const Tile& tile) {
-    const std::int64_t begin = tile.row * units + tile.first;
-    const float* grad = op.grad.data + begin;
-    float* out = op.grad_logits.data + begin;
-    const auto store_gradient = [&](std::int64_t i, auto at, F y, F rest) {
-      at.store(out + i, (at.load(grad + i) * inv_tau) * (y * rest));
-    };
-    if (op.y.given()) {
-      for_each_vector(tile.size(), [&](std::int64_t i, auto at) {
-        const F y = at.load(op.y.data + begin + i);
-        store_gradient(i, at, y, 1.0f - y);
-      });
-    } else {
-      for_each_logistic(source, tile, [&](std::int64_t i, auto at, F noise) {
-        const F y = logistic((at.load(op.logits.data + begin + i) + noise) * inv_tau);
-        store_gradient(i, at, y, 1.0f - y);
-      });
-    }
-  });
+  const bool again = !op.y.given();
+  const auto tile = [&](std::int64_t first, std::int64_t count, const float* noise) {
+    for_each_vector(count, [&](std::int64_t i, auto at) {
+      const F y = again ? logistic((at.load(op.logits.data + first + i) + load(noise + i)) * inv_tau)
+                        : at.load(op.y.data + first + i);
+      at.store(op.grad_logits.data + first + i, (at.load(op.grad.data + first + i) * inv_tau) * (y * (1.0f - y)));
+    });
+  };
+  if (again) {
+    for_each_noise_tile(LogisticNoise{}, source, op.grad.size(), tile);
+  } else {
+    parallel_for(ceil_div(op.grad.size(), task_units), [&](std::int64_t task) {
+      tile(task * task_units, min_of(op.grad.size() - task * task_units, task_units), nullptr);
+    });
+  }
 }
 
 }  // namespace

@@ -16,27 +16,30 @@ namespace {
 
 using sample::Kind;
 
-constexpr std::int64_t task_units = 16384;  // elements of one task: tens of microseconds of work
-
-NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain) {
-  return {op.key,
-          philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))};
-}
-
 // --- Gaussian draws --------------------------------------------------------------------------------------------------
 
-// body(s, tile of rows of the parameters, carry) for every draw s. Several draws share a task where one is short.
+// Some draws of some rows of the parameters; where these are not all rows, one draw. Its elements follow each other.
+struct DrawTask {
+  std::int64_t s_begin, s_end, begin, end, rows, units;
+
+  std::int64_t last() const { return ((s_end - 1) * rows + end) * units; }  // element behind the last one
+  // body(s, tile of rows of the parameters, carry)
+  template <class Body>
+  void for_each_tile(const Body& body) const {
+    for (std::int64_t s = s_begin; s < s_end; ++s) {
+      double carry[2] = {0, 0};
+      GENCORE_LEVEL::for_each_tile(begin, end, units, tile_units, [&](const Tile& tile) { body(s, tile, carry); });
+    }
+  }
+};
+
 template <class Body>
-void for_each_draw(std::int64_t samples, std::int64_t rows, std::int64_t units, const Body& body) {
+void for_each_draw_task(std::int64_t samples, std::int64_t rows, std::int64_t units, const Body& body) {
   const std::int64_t block = max_of(task_units / max_of(units, 1), 1), blocks = ceil_div(rows, block);
   const std::int64_t group = blocks == 1 ? max_of(task_units / max_of(rows * units, 1), 1) : 1;
   parallel_for(ceil_div(samples, group) * blocks, [&](std::int64_t task) {
-    const std::int64_t begin = task % blocks * block, end = min_of(rows, begin + block);
-    const std::int64_t s_begin = task / blocks * group, s_end = min_of(samples, s_begin + group);
-    for (std::int64_t s = s_begin; s < s_end; ++s) {
-      double carry[2] = {0, 0};
-      for_each_tile(begin, end, units, tile_units, [&](const Tile& tile) { body(s, tile, carry); });
-    }
+    const std::int64_t begin = task % blocks * block, s = task / blocks * group;
+    body(DrawTask{s, min_of(samples, s + group), begin, min_of(rows, begin + block), rows, units});
   });
 }
 
@@ -70,31 +73,24 @@ GENCORE_INLINE void gaussian_tile(std::int64_t n, const float* mu, const float* 
 
 void gaussian_reparam(const sample::GaussianReparam& op) {
   const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
-  const NoiseSource source = source_of(op, philox::normal);
-  for_each_draw(op.samples, n, units, [&](std::int64_t s, const Tile& tile, double* carry) {
-    TileBuffer eps, kl, ratio;
-    const std::int64_t at = tile.row * units + tile.first, z_at = at + s * n * units;
-    fill_tile(NormalNoise{}, source, s * n + tile.row, tile.rows, tile.first, tile.units, eps.data());
-    const bool with_kl = op.kl.given() && s == 0;
-    gaussian_tile(tile.size(), op.mu.data + at, op.logvar.data + at, eps.data(), op.z.data + z_at,
-                  with_kl ? kl.data() : nullptr, op.log_ratio.given() ? ratio.data() : nullptr);
-    if (with_kl) {
-      sum_rows(tile, units, kl.data(), carry[0],
-               [&](std::int64_t r, double sum) { op.kl[r] = static_cast<float>(0.5 * sum); });
-    }
-    if (op.log_ratio.given()) {
-      sum_rows(tile, units, ratio.data(), carry[1],
-               [&](std::int64_t r, double sum) { op.log_ratio[s * n + r] = static_cast<float>(0.5 * sum); });
-    }
-  });
-}
-
-// Rows of parameters, whose gradients sum over draws, in tiles.
-template <class Body>
-void for_each_parameter_tile(std::int64_t rows, std::int64_t units, const Body& body) {
-  const std::int64_t block = max_of(task_units / max_of(units, 1), 1);
-  parallel_for(ceil_div(rows, block), [&](std::int64_t task) {
-    for_each_tile(task * block, min_of(rows, (task + 1) * block), units, tile_units, body);
+  const NoiseSource source(op, philox::normal, units);
+  for_each_draw_task(op.samples, n, units, [&](const DrawTask& task) {
+    NoiseRun<NormalNoise> noise(source, task.last());
+    TileBuffer kl, ratio;
+    task.for_each_tile([&](std::int64_t s, const Tile& tile, double* carry) {
+      const std::int64_t at = tile.row * units + tile.first, z_at = at + s * n * units;
+      const bool with_kl = op.kl.given() && s == 0;
+      gaussian_tile(tile.size(), op.mu.data + at, op.logvar.data + at, noise.at(z_at, tile.size()), op.z.data + z_at,
+                    with_kl ? kl.data() : nullptr, op.log_ratio.given() ? ratio.data() : nullptr);
+      if (with_kl) {
+        sum_rows(tile, units, kl.data(), carry[0],
+                 [&](std::int64_t r, double sum) { op.kl[r] = static_cast<float>(0.5 * sum); });
+      }
+      if (op.log_ratio.given()) {
+        sum_rows(tile, units, ratio.data(), carry[1],
+                 [&](std::int64_t r, double sum) { op.log_ratio[s * n + r] = static_cast<float>(0.5 * sum); });
+      }
+    });
   });
 }
 
@@ -135,14 +131,17 @@ struct GaussianGradient {
   }
 };
 
-// Several draws: sums in buffers. fill(s) puts the noise of draw s into eps and its grad_log_ratio where `g` reads it.
-template <class Fill>
-void add_draws(const sample::GaussianReparamVjp& op, const GaussianGradient& g, std::int64_t at, std::int64_t n,
-               const float* eps, const Fill& fill) {
+// A tile of several draws: sums in buffers. spread(s) puts the grad_log_ratio of draw s where `g` reads it.
+template <class Spread>
+void add_draws(const sample::GaussianReparamVjp& op, const NoiseSource& source, const GaussianGradient& g,
+               std::int64_t at, std::int64_t n, const Spread& spread) {
   TileBuffer t, t_eps, ratio;
   for (std::int64_t s = 0; s < op.samples; ++s) {
-    fill(s);
-    const float* grad_z = op.grad_z.given() ? op.grad_z.data + s * op.mu.size() + at : nullptr;
+    spread(s);
+    const std::int64_t first = s * op.mu.size() + at;
+    NoiseRun<NormalNoise> noise(source, first + n);
+    const float* eps = noise.at(first, n);
+    const float* grad_z = op.grad_z.given() ? op.grad_z.data + first : nullptr;
     for_each_vector(n, [&](std::int64_t i, auto v) {
       DrawSums sums = g.draw(i, v, eps, grad_z);
       if (s > 0) {
@@ -162,32 +161,34 @@ void add_draws(const sample::GaussianReparamVjp& op, const GaussianGradient& g, 
 
 void gaussian_reparam_vjp(const sample::GaussianReparamVjp& op) {
   const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
-  const NoiseSource source = source_of(op, philox::normal);
+  const NoiseSource source(op, philox::normal, units);
   const bool with_ratio = op.grad_log_ratio.given(), with_draws = with_ratio || op.grad_z.given();
-  for_each_parameter_tile(n, units, [&](const Tile& tile) {
-    TileBuffer deviation, eps, kl, ratio;
-    const std::int64_t at = tile.row * units + tile.first, size = tile.size();
-    const GaussianGradient g{op.mu.data + at,
-                             deviation.data(),
-                             op.grad_kl.given() ? kl.data() : nullptr,
-                             with_ratio ? ratio.data() : nullptr,
-                             op.grad_mu.data + at,
-                             op.grad_logvar.data + at};
-    exponentials(size, 0.5f, op.logvar.data + at, deviation.data());
-    if (op.grad_kl.given()) spread_rows(tile, op.grad_kl.data, kl.data());
-    const auto fill = [&](std::int64_t s) {
-      fill_tile(NormalNoise{}, source, s * n + tile.row, tile.rows, tile.first, tile.units, eps.data());
-      if (with_ratio) spread_rows(tile, op.grad_log_ratio.data + s * n, ratio.data());
-    };
-    if (!with_draws) {
-      for_each_vector(size, [&](std::int64_t i, auto v) { g.finish(i, v, {F{}, F{}, F{}}); });
-    } else if (op.samples > 1) {
-      add_draws(op, g, at, size, eps.data(), fill);
-    } else {
-      fill(0);
-      const float* grad_z = op.grad_z.given() ? op.grad_z.data + at : nullptr;
-      for_each_vector(size, [&](std::int64_t i, auto v) { g.finish(i, v, g.draw(i, v, eps.data(), grad_z)); });
-    }
+  for_each_row_task(n, units, [&](std::int64_t begin, std::int64_t end) {
+    NoiseRun<NormalNoise> noise(source, end * units);
+    TileBuffer deviation, kl, ratio;
+    for_each_tile(begin, end, units, tile_units, [&](const Tile& tile) {
+      const std::int64_t at = tile.row * units + tile.first, size = tile.size();
+      const GaussianGradient g{op.mu.data + at,
+                               deviation.data(),
+                               op.grad_kl.given() ? kl.data() : nullptr,
+                               with_ratio ? ratio.data() : nullptr,
+                               op.grad_mu.data + at,
+                               op.grad_logvar.data + at};
+      exponentials(size, 0.5f, op.logvar.data + at, deviation.data());
+      if (op.grad_kl.given()) spread_rows(tile, op.grad_kl.data, kl.data());
+      const auto spread = [&](std::int64_t s) {
+        if (with_ratio) spread_rows(tile, op.grad_log_ratio.data + s * n, ratio.data());
+      };
+      if (!with_draws) {
+        for_each_vector(size, [&](std::int64_t i, auto v) { g.finish(i, v, {F{}, F{}, F{}}); });
+      } else if (op.samples > 1) {
+        add_draws(op, source, g, at, size, spread);
+      } else {
+        spread(0);
+        const float *eps = noise.at(at, size), *grad_z = op.grad_z.given() ? op.grad_z.data + at : nullptr;
+        for_each_vector(size, [&](std::int64_t i, auto v) { g.finish(i, v, g.draw(i, v, eps, grad_z)); });
+      }
+    });
   });
 }
 
@@ -196,44 +197,48 @@ void gaussian_reparam_vjp(const sample::GaussianReparamVjp& op) {
 void gaussian_log_prob(const sample::GaussianLogProb& op) {
   const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
   const double constant = static_cast<double>(units) * 1.8378770664093454836;  // D log 2 pi
-  for_each_draw(op.samples, n, units, [&](std::int64_t s, const Tile& tile, double* carry) {
+  for_each_draw_task(op.samples, n, units, [&](const DrawTask& task) {
     TileBuffer precision, terms;
-    const std::int64_t at = tile.row * units + tile.first;
-    const float* x = op.x.data + s * n * units + at;
-    exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
-    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-      const F lv = v.load(op.logvar.data + at + i), d = v.load(x + i) - v.load(op.mu.data + at + i);
-      const F scaled = d * load(precision.data() + i);
-      store(terms.data() + i, fma(scaled, scaled, lv));
+    task.for_each_tile([&](std::int64_t s, const Tile& tile, double* carry) {
+      const std::int64_t at = tile.row * units + tile.first;
+      const float* x = op.x.data + s * n * units + at;
+      exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
+      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+        const F lv = v.load(op.logvar.data + at + i), d = v.load(x + i) - v.load(op.mu.data + at + i);
+        const F scaled = d * load(precision.data() + i);
+        store(terms.data() + i, fma(scaled, scaled, lv));
+      });
+      sum_rows(tile, units, terms.data(), carry[0],
+               [&](std::int64_t r, double sum) { op.out[s * n + r] = static_cast<float>(-0.5 * (sum + constant)); });
     });
-    sum_rows(tile, units, terms.data(), carry[0],
-             [&](std::int64_t r, double sum) { op.out[s * n + r] = static_cast<float>(-0.5 * (sum + constant)); });
   });
 }
 
 void gaussian_log_prob_vjp(const sample::GaussianLogProbVjp& op) {
   const std::int64_t n = op.mu.shape[0], units = op.mu.shape[1];
-  for_each_parameter_tile(n, units, [&](const Tile& tile) {
+  for_each_row_task(n, units, [&](std::int64_t begin, std::int64_t end) {
     TileBuffer precision, spread, by_mu, by_logvar;
-    const std::int64_t at = tile.row * units + tile.first;
-    exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
-    for (std::int64_t s = 0; s < op.samples; ++s) {
-      const std::int64_t x_at = s * n * units + at;
-      spread_rows(tile, op.grad.data + s * n, spread.data());
+    for_each_tile(begin, end, units, tile_units, [&](const Tile& tile) {
+      const std::int64_t at = tile.row * units + tile.first;
+      exponentials(tile.size(), -0.5f, op.logvar.data + at, precision.data());
+      for (std::int64_t s = 0; s < op.samples; ++s) {
+        const std::int64_t x_at = s * n * units + at;
+        spread_rows(tile, op.grad.data + s * n, spread.data());
+        for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
+          const F g = load(spread.data() + i), p = load(precision.data() + i);
+          const F scaled = (v.load(op.x.data + x_at + i) - v.load(op.mu.data + at + i)) * p;
+          const F by_x = g * (scaled * p);
+          if (op.grad_x.given()) v.store(op.grad_x.data + x_at + i, -by_x);
+          const F term = g * fma(scaled, scaled, splat(-1.0f));
+          store(by_mu.data() + i, s == 0 ? by_x : load(by_mu.data() + i) + by_x);
+          store(by_logvar.data() + i, s == 0 ? term : load(by_logvar.data() + i) + term);
+        });
+      }
+      if (!op.grad_mu.given()) return;
       for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-        const F g = load(spread.data() + i), p = load(precision.data() + i);
-        const F scaled = (v.load(op.x.data + x_at + i) - v.load(op.mu.data + at + i)) * p;
-        const F by_x = g * (scaled * p);
-        if (op.grad_x.given()) v.store(op.grad_x.data + x_at + i, -by_x);
-        const F term = g * fma(scaled, scaled, splat(-1.0f));
-        store(by_mu.data() + i, s == 0 ? by_x : load(by_mu.data() + i) + by_x);
-        store(by_logvar.data() + i, s == 0 ? term : load(by_logvar.data() + i) + term);
+        v.store(op.grad_mu.data + at + i, load(by_mu.data() + i));
+        v.store(op.grad_logvar.data + at + i, 0.5f * load(by_logvar.data() + i));
       });
-    }
-    if (!op.grad_mu.given()) return;
-    for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-      v.store(op.grad_mu.data + at + i, load(by_mu.data() + i));
-      v.store(op.grad_logvar.data + at + i, 0.5f * load(by_logvar.data() + i));
     });
   });
 }
@@ -255,35 +260,27 @@ void with_noise_of(Kind kind, const Body& body) {
 }
 
 void location_scale(const sample::LocationScale& op) {
-  const std::int64_t units = op.out.shape[1];
   with_noise_of(op.kind, [&](auto noise, philox::Domain domain) {
-    const NoiseSource source = source_of(op, domain);
-    for_each_parameter_tile(op.out.shape[0], units, [&](const Tile& tile) {
-      TileBuffer draws;
-      const std::int64_t at = tile.row * units + tile.first;
-      fill_tile(noise, source, tile.row, tile.rows, tile.first, tile.units, draws.data());
-      const float *loc = op.loc.data + at, *scale = op.scale.data + at;
-      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-        const F x = fma(v.load(scale + i), load(draws.data() + i), op.loc.given() ? v.load(loc + i) : F{});
-        v.store(op.out.data + at + i, op.kind == Kind::log_normal ? exp(x) : x);
+    const NoiseSource source(op, domain, op.out.shape[1]);
+    for_each_noise_tile(noise, source, op.out.size(), [&](std::int64_t first, std::int64_t count, const float* draws) {
+      const float *loc = op.loc.data + first, *scale = op.scale.data + first;
+      for_each_vector(count, [&](std::int64_t i, auto v) {
+        const F x = fma(v.load(scale + i), load(draws + i), op.loc.given() ? v.load(loc + i) : F{});
+        v.store(op.out.data + first + i, op.kind == Kind::log_normal ? exp(x) : x);
       });
     });
   });
 }
 
 void location_scale_vjp(const sample::LocationScaleVjp& op) {
-  const std::int64_t units = op.grad.shape[1];
   with_noise_of(op.kind, [&](auto noise, philox::Domain domain) {
-    const NoiseSource source = source_of(op, domain);
-    for_each_parameter_tile(op.grad.shape[0], units, [&](const Tile& tile) {
-      TileBuffer draws;
-      const std::int64_t at = tile.row * units + tile.first;
-      fill_tile(noise, source, tile.row, tile.rows, tile.first, tile.units, draws.data());
-      for_each_vector(tile.size(), [&](std::int64_t i, auto v) {
-        F g = v.load(op.grad.data + at + i);
-        if (op.kind == Kind::log_normal) g *= v.load(op.y.data + at + i);
-        if (op.grad_loc.given()) v.store(op.grad_loc.data + at + i, g);
-        v.store(op.grad_scale.data + at + i, g * load(draws.data() + i));
+    const NoiseSource source(op, domain, op.grad.shape[1]);
+    for_each_noise_tile(noise, source, op.grad.size(), [&](std::int64_t first, std::int64_t count, const float* draws) {
+      for_each_vector(count, [&](std::int64_t i, auto v) {
+        F g = v.load(op.grad.data + first + i);
+        if (op.kind == Kind::log_normal) g *= v.load(op.y.data + first + i);
+        if (op.grad_loc.given()) v.store(op.grad_loc.data + first + i, g);
+        v.store(op.grad_scale.data + first + i, g * load(draws + i));
       });
     });
   });

@@ -1,10 +1,9 @@
 """Random variates into arrays.
 
-A variate depends on its coordinates alone: the variate of row ``r`` and unit ``u`` of an array is that of
-(``key``, ``step``, ``first_row + r``, ``u``), whatever the shape of the array around it. So an array may be made
-in parts, by rows, and a longer row begins with the same numbers as a shorter one; the bits are those of the whole
-for any number of threads. Units run along the last axis, rows along all the others together. Different functions,
-keys and steps give independent numbers.
+A variate depends on its coordinates alone, (``key``, ``step``, ``first_row + r``, ``u``) for row ``r`` and unit ``u`` of an
+array, and the number of units. So an array may be made in parts, by rows; the bits are those of the whole for any
+number of threads. Units run along the last axis, rows along all the others together. Different functions, keys and
+steps give independent numbers.
 
 Reparameterised draws (`gaussian_reparam`, `location_scale`, `gumbel_softmax`, `relaxed_bernoulli`) are differentiable:
 their gradients compute the noise again from its coordinates, and none is ever stored.

@@ -147,6 +147,7 @@ class ModuleTraining(Loop):
 
     # --- learning -------------------------------------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is named, with its update
     def update(self, rows: NDArray[np.int64], lr: float) -> None:
         """One step of the optimizer."""
         if self.options.lr is not None:

@@ -37,9 +37,9 @@ def coordinates(size):
     return {"key": KEY, "step": size.get("step", 3), "first_row": size.get("first_row", 11)}
 
 
-def uniforms_of(a, domain, size, units=None):
-    rows = a["first_row"] + np.arange(size["n"])
-    return philox.uniforms(a["key"], domain, a["step"], rows, size["units"] if units is None else units)
+def uniforms_of(a, domain, size):
+    element = philox.flat_elements(a["first_row"], size["n"], size["units"])
+    return philox.flat_uniforms(a["key"], domain, a["step"], element)
 
 
 def uniform_reference(a, size):
@@ -53,7 +53,7 @@ def exponential_reference(a, size):
 
 
 def normal_reference(a, size):
-    value, bound = noise.normal(a["key"], a["step"], a["first_row"] + np.arange(size["n"]), size["units"])
+    value, bound = noise.normal(a["key"], a["step"], a["first_row"], size["n"], size["units"])
     return {"out": Expected(value, bound)}
 
 
@@ -139,7 +139,7 @@ def categorical_reference(a, size):
         return {"out": Expected(np.zeros(0, np.int64))}
     mass = np.exp(logits - logits.max(axis=1, keepdims=True))
     running = np.cumsum(mass, axis=1) / mass.sum(axis=1, keepdims=True)
-    u = uniforms_of(a, philox.CATEGORICAL, size, 1)
+    u = philox.uniforms(a["key"], philox.CATEGORICAL, a["step"], a["first_row"] + np.arange(size["n"]), 1)
     if np.any((np.abs(u - running) < 60 * U) & (running < 1 - 1e-9)):
         raise TieError("a uniform is within rounding of the border of a category: take another seed")
     return {"out": Expected(np.sum(running <= u, axis=1))}

@@ -12,6 +12,7 @@ from gencore.kernels import _relaxed
 from gencore.kernels import sample as kernels
 
 from .case import Bad, Case, Expected
+from .sample import uniforms_of
 from .sample_reparam import COUNTERS_BAD, ROWS_BAD, coordinates, normals
 
 TINY = 2.0**-120  # quotients of what exp rounds to a subnormal or to 0
@@ -56,11 +57,7 @@ def softmax_reference(a, size):
     sum (a tree over 16 lanes, or float64), reciprocal and product.
     """
     tau = tau_of(size)
-    g, g_bound = noise.gumbel_of(
-        philox.flat_uniforms(
-            a["key"], philox.GUMBEL_SOFTMAX, a["step"], a["first_row"], size["n"], size["units"]
-        )
-    )
+    g, g_bound = noise.gumbel_of(uniforms_of(a, philox.GUMBEL_SOFTMAX, size))
     x = a["logits"].astype(np.float64) + g
     if x.size == 0:
         return x, x, x, x
@@ -187,10 +184,7 @@ def logistic(w):
 
 def bit_reference(a, size):
     """x = logits + L as above; y between its values at both ends of the exponent, and 5 U of logistic."""
-    rows = a["first_row"] + np.arange(size["n"])
-    value, bound = noise.logistic_of(
-        philox.uniforms(a["key"], philox.RELAXED_BERNOULLI, a["step"], rows, size["units"])
-    )
+    value, bound = noise.logistic_of(uniforms_of(a, philox.RELAXED_BERNOULLI, size))
     x = a["logits"].astype(np.float64) + value
     x_bound = bound + U * np.abs(x)
     w = x / tau_of(size)

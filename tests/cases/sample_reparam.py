@@ -63,9 +63,8 @@ class Draws:
     def __init__(self, a):
         n, units = a["mu"].shape
         shape = a["samples"], n, units
-        rows = a["first_row"] + np.arange(a["samples"] * n)
         self.mu, self.logvar = a["mu"].astype(np.float64), a["logvar"].astype(np.float64)
-        eps, bound = noise.normal(a["key"], a["step"], rows, units)
+        eps, bound = noise.normal(a["key"], a["step"], a["first_row"], a["samples"] * n, units)
         self.eps, self.eps_bound = eps.reshape(shape), bound.reshape(shape)
         self.sd = np.exp(self.logvar / 2)
         self.z = self.mu + self.sd * self.eps
@@ -314,8 +313,7 @@ def kind_of(size):
 
 
 def kind_noise(a, size):
-    rows = a["first_row"] + np.arange(size["n"])
-    return noise.noise(kind_of(size), a["key"], a["step"], rows, size["units"])
+    return noise.noise(kind_of(size), a["key"], a["step"], a["first_row"], size["n"], size["units"])
 
 
 def location_scale_inputs(rng, size):

@@ -9,17 +9,16 @@ from . import philox
 from .rounding import U
 
 
-def normal(key, step, rows, n_units):
-    """Box and Muller on units t and t + 32 of each 64.
+def normal(key, step, first_row, n_rows, n_units):
+    """Box and Muller on elements t and t + 32 of each 64.
 
     1.8 U of the logarithm, half of it and 1 U after the root, 4.4 U of the cosine, a product.
     """
-    whole = -(-n_units // 64) * 64
-    u = philox.uniforms(key, philox.NORMAL, step, rows, whole).reshape(len(rows), whole // 64, 2, 32)
-    radius, turn = np.sqrt(-2 * np.log(u[:, :, 0])), 2 * np.pi * u[:, :, 1]
-    value = np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=2).reshape(len(rows), whole)[
-        :, :n_units
-    ]
+    element = philox.flat_elements(first_row, n_rows, n_units)
+    first = element - element % np.uint64(64) + element % np.uint64(32)  # of the pair
+    radius = np.sqrt(-2 * np.log(philox.flat_uniforms(key, philox.NORMAL, step, first)))
+    turn = 2 * np.pi * philox.flat_uniforms(key, philox.NORMAL, step, first + np.uint64(32))
+    value = radius * np.where(first == element, np.cos(turn), np.sin(turn))
     return value, 8 * U * np.abs(value)
 
 
@@ -58,9 +57,9 @@ OF_UNIFORM = {
 KINDS = ("normal", "logistic", "laplace", "gumbel", "uniform", "exponential", "log_normal")
 
 
-def noise(kind, key, step, rows, n_units):
+def noise(kind, key, step, first_row, n_rows, n_units):
     """Value and bound of the noise of a kind."""
     if kind in ("normal", "log_normal"):
-        return normal(key, step, rows, n_units)
+        return normal(key, step, first_row, n_rows, n_units)
     domain, of = OF_UNIFORM[kind]
-    return of(philox.uniforms(key, domain, step, rows, n_units))
+    return of(philox.flat_uniforms(key, domain, step, philox.flat_elements(first_row, n_rows, n_units)))

@@ -64,11 +64,18 @@ def uniforms_of_32_bits(key, head_domain, step, rows, n_units):
     return (head * 65536.0 + tail + 0.5) * 2.0**-32
 
 
-def flat_uniforms(key, domain, step, first_row, n_rows, n_columns):
-    """Uniforms in the flat layout: element e = row columns + column has unit e mod 2^30 of row e / 2^30."""
-    element = (first_row * n_columns + np.arange(n_rows * n_columns)).astype(np.uint64)
+def flat_elements(first_row, n_rows, n_columns):
+    """Number e = row columns + column of every element, in the flat layout."""
+    return (
+        (first_row * n_columns + np.arange(n_rows * n_columns)).astype(np.uint64).reshape(n_rows, n_columns)
+    )
+
+
+def flat_uniforms(key, domain, step, element):
+    """Uniforms in the flat layout: element e has unit e mod 2^30 of row e / 2^30."""
+    element = np.asarray(element, dtype=np.uint64)
     row, unit = element >> np.uint64(30), element & np.uint64(2**30 - 1)
     tag = (domain << 24) | (step >> 32)
     four = block(key, 16 * (unit // 64) + unit % 16, row, step & 0xFFFFFFFF, tag)
-    word = np.take_along_axis(four, (unit % 64 // 16).astype(np.int64)[None, :], axis=0)[0]
-    return (((word >> 9) + 0.5) * 2.0**-23).reshape(n_rows, n_columns)
+    word = np.take_along_axis(four, (unit % 64 // 16).astype(np.int64)[None], axis=0)[0]
+    return ((word >> 9) + 0.5) * 2.0**-23

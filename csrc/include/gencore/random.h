@@ -44,7 +44,7 @@ enum Domain : std::uint32_t {
   laplace = 17,
   gumbel = 18,
   relaxed_bernoulli = 19,
-  gumbel_softmax = 20,    // by flat_word_at
+  gumbel_softmax = 20,
   generator_child = 254,  // gencore.Generator: the key is its seed
   generator_key = 255,
 };
@@ -89,8 +89,9 @@ GENCORE_INLINE std::uint32_t half_at(Key key, Stream s, std::int64_t unit) {
   return t < 64 ? (w & 0xFFFFu) : (w >> 16);
 }
 
-// Flat layout, for rows too short to fill a superblock of their own: unit u of row r, of rows of `columns` units, is
-// element e = r columns + u, and has the word of unit e mod 2^30 of row e / 2^30. It depends on `columns`, at most 2^30.
+// Flat layout, of all continuous noise: unit u of row r, of rows of `columns` units, is element e = r columns + u, and has
+// the word of unit e mod 2^30 of row e / 2^30. Short rows share superblocks instead of wasting most of one each. It
+// depends on `columns`, at most 2^30.
 constexpr std::int64_t flat_units = std::int64_t{1} << 30;
 GENCORE_INLINE std::uint32_t flat_word_at(Key key, Domain domain, std::uint64_t step, std::int64_t element) {
   return word_at(key, stream(domain, step, static_cast<std::uint64_t>(element / flat_units)), element % flat_units);

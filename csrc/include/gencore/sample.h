@@ -81,17 +81,17 @@ GENCORE_API void run(const Categorical& op);
 
 inline void Uniform::check() const {
   check::given(name, "out", out);
-  check_coordinates(name, out.shape[0]);
+  check_coordinates(name, out.shape[0], out.shape[1]);
 }
 
 inline void Normal::check() const {
   check::given(name, "out", out);
-  check_coordinates(name, out.shape[0]);
+  check_coordinates(name, out.shape[0], out.shape[1]);
 }
 
 inline void Exponential::check() const {
   check::given(name, "out", out);
-  check_coordinates(name, out.shape[0]);
+  check_coordinates(name, out.shape[0], out.shape[1]);
 }
 
 inline void Bernoulli::check() const {

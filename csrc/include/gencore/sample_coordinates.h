@@ -16,11 +16,18 @@ struct Coordinates : OpBase {
     f("step", &Op::step);
   }
   void check_coordinates(const char* op, std::int64_t rows) const;
+  // Of ops whose random numbers lie in the flat layout.
+  void check_coordinates(const char* op, std::int64_t rows, std::int64_t columns) const;
 };
 
 inline void Coordinates::check_coordinates(const char* op, std::int64_t rows) const {
   check::in_range(op, "first_row", first_row, 0, (std::int64_t{1} << 32) - (rows > 0 ? rows : 1));
   check::in_range(op, "step", step, 0, max_step);
+}
+
+inline void Coordinates::check_coordinates(const char* op, std::int64_t rows, std::int64_t columns) const {
+  check_coordinates(op, rows);
+  check::in_range(op, "the number of columns", columns, 0, philox::flat_units);
 }
 
 }  // namespace gencore::sample

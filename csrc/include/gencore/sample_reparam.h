@@ -286,10 +286,6 @@ inline void relaxed_vjp(const char* op, const Matrix<const float>& grad, const M
   check::shape(op, "grad_logits", grad_logits, {grad.shape[0], grad.shape[1]}, "the shape of grad");
 }
 
-inline void categories(const char* op, const char* what, std::int64_t n) {
-  check::in_range(op, what, n, 0, philox::flat_units);
-}
-
 }  // namespace detail
 
 inline void GaussianReparam::check() const {
@@ -298,7 +294,7 @@ inline void GaussianReparam::check() const {
   check::shape(name, "z", z, {rows, mu.shape[1]}, "samples times the rows of mu");
   if (kl.given()) check::shape(name, "kl", kl, {mu.shape[0]}, "the rows of mu");
   if (log_ratio.given()) check::shape(name, "log_ratio", log_ratio, {rows}, "the rows of z");
-  check_coordinates(name, rows);
+  check_coordinates(name, rows, mu.shape[1]);
 }
 
 inline void GaussianReparamVjp::check() const {
@@ -311,7 +307,7 @@ inline void GaussianReparamVjp::check() const {
   }
   check::shape(name, "grad_mu", grad_mu, {mu.shape[0], units}, "the shape of mu");
   check::shape(name, "grad_logvar", grad_logvar, {mu.shape[0], units}, "the shape of mu");
-  check_coordinates(name, rows);
+  check_coordinates(name, rows, mu.shape[1]);
 }
 
 inline void GaussianLogProb::check() const {
@@ -341,7 +337,7 @@ inline void LocationScale::check() const {
     check::fail(name, "loc", "to be left out where kind is exponential", "an array");
   }
   check::shape(name, "out", out, {scale.shape[0], scale.shape[1]}, "the shape of scale");
-  check_coordinates(name, scale.shape[0]);
+  check_coordinates(name, scale.shape[0], scale.shape[1]);
 }
 
 inline void LocationScaleVjp::check() const {
@@ -354,35 +350,33 @@ inline void LocationScaleVjp::check() const {
     check::shape(name, "grad_loc", grad_loc, {grad.shape[0], grad.shape[1]}, "the shape of grad");
   }
   check::shape(name, "grad_scale", grad_scale, {grad.shape[0], grad.shape[1]}, "the shape of grad");
-  check_coordinates(name, grad.shape[0]);
+  check_coordinates(name, grad.shape[0], grad.shape[1]);
 }
 
 inline void GumbelSoftmax::check() const {
   check::given(name, "logits", logits);
-  detail::categories(name, "the number of categories, logits' columns,", logits.shape[1]);
   check::shape(name, "y", y, {logits.shape[0], logits.shape[1]}, "the shape of logits");
   check::positive(name, "tau", static_cast<double>(tau));
-  check_coordinates(name, logits.shape[0]);
+  check_coordinates(name, logits.shape[0], logits.shape[1]);
 }
 
 inline void GumbelSoftmaxVjp::check() const {
   detail::relaxed_vjp(name, grad, y, logits, grad_logits);
-  detail::categories(name, "the number of categories, grad's columns,", grad.shape[1]);
   check::positive(name, "tau", static_cast<double>(tau));
-  check_coordinates(name, grad.shape[0]);
+  check_coordinates(name, grad.shape[0], grad.shape[1]);
 }
 
 inline void RelaxedBernoulli::check() const {
   check::given(name, "logits", logits);
   check::shape(name, "y", y, {logits.shape[0], logits.shape[1]}, "the shape of logits");
   check::positive(name, "tau", static_cast<double>(tau));
-  check_coordinates(name, logits.shape[0]);
+  check_coordinates(name, logits.shape[0], logits.shape[1]);
 }
 
 inline void RelaxedBernoulliVjp::check() const {
   detail::relaxed_vjp(name, grad, y, logits, grad_logits);
   check::positive(name, "tau", static_cast<double>(tau));
-  check_coordinates(name, grad.shape[0]);
+  check_coordinates(name, grad.shape[0], grad.shape[1]);
 }
 
 }  // namespace gencore::sample
