@@ -63,9 +63,24 @@ struct Block {
   std::int64_t k, depth;  // first of the block, and how many
 };
 
+// The part of b that will be packed next. It is fetched into the second-level cache while the tiles of this part are
+// computed: packing alone waits for the third.
+struct Ahead {
+  const float* b;                    // null: unknown
+  std::int64_t count, stride, size;  // stretches of adjacent floats
+
+  GENCORE_INLINE void fetch(std::int64_t part, std::int64_t parts) const {
+    if (b == nullptr) return;
+    for (std::int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) {
+      for (std::int64_t j = 0; j < size; j += line) __builtin_prefetch(b + i * stride + j, 0, 2);
+      __builtin_prefetch(b + i * stride + size - 1, 0, 2);
+    }
+  }
+};
+
 template <class Epilogue>
 void multiply_block(const Product& g, const Block& block, const Span& span, const float* b, std::int64_t b_row,
-                    std::int64_t b_last, const Epilogue& epilogue) {
+                    std::int64_t b_last, const Ahead& ahead, const Epilogue& epilogue) {
   const bool adjacent = g.a_row == 1, finished = block.k + block.depth == g.k;
   const std::int64_t a_stride = adjacent ? g.a_column : g.a_row;
   const Cut tiles{block.end - block.begin, ceil_div(block.end - block.begin, register_rows)};
@@ -75,16 +90,17 @@ void multiply_block(const Product& g, const Block& block, const Span& span, cons
     const float* a = g.a + i * g.a_row + block.k * g.a_column;
     float* c = g.c + i * g.c_row + block.column;
     const TileArguments t{a, a_stride, b, b_row, b_last, c, g.c_row, span, block.depth, block.k == 0};
+    ahead.fetch(tile, tiles.count);
     (adjacent ? tile_kernel<true>(rows, span) : tile_kernel<false>(rows, span))(t);
     if (!finished) continue;
     for (std::int64_t r = 0; r < rows; ++r) finish_row(c + r * g.c_row, span.columns, block.column, epilogue);
   }
 }
 
-// Rows [begin, end) of `columns` columns of c from `column` on.
+// Rows [begin, end) of `columns` columns of c from `column` on; `next` is the column of the panel that is likely next.
 template <class Epilogue>
 void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std::int64_t column, std::int64_t columns,
-                    const Epilogue& epilogue) {
+                    std::int64_t next, const Epilogue& epilogue) {
   const Span span(columns);
   const bool pack = g.b_column != 1 || end - begin > unpacked_rows;
   const Cut blocks{g.k, max_of(ceil_div(g.k, depth_block), 1)};
@@ -94,7 +110,7 @@ void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std:
     const Block block{begin, end, column, k, blocks.begin(i + 1) - k};
     const float* b = g.b + k * g.b_row + column * g.b_column;
     if (!pack) {
-      multiply_block(g, block, span, b, g.b_row, span.last(), epilogue);
+      multiply_block(g, block, span, b, g.b_row, span.last(), Ahead{nullptr, 0, 0, 0}, epilogue);
       continue;
     }
     if (g.b_column == 1) {
@@ -102,7 +118,13 @@ void multiply_panel(const Product& g, std::int64_t begin, std::int64_t end, std:
     } else {
       pack_columns(block.depth, b, g.b_column, span, panel);
     }
-    multiply_block(g, block, span, panel, span.vectors * lanes, (span.vectors - 1) * lanes, epilogue);
+    const bool last = i + 1 == blocks.count;
+    const std::int64_t k_next = last ? 0 : blocks.begin(i + 1), depth = blocks.begin(last ? 1 : i + 2) - k_next;
+    const float* b_next = g.b + k_next * g.b_row + (last ? next : column) * g.b_column;
+    const Ahead ahead = last && next < 0  ? Ahead{nullptr, 0, 0, 0}
+                        : g.b_column == 1 ? Ahead{b_next, depth, g.b_row, columns}
+                                          : Ahead{b_next, columns, g.b_column, depth};
+    multiply_block(g, block, span, panel, span.vectors * lanes, (span.vectors - 1) * lanes, ahead, epilogue);
   }
 }
 
@@ -152,9 +174,11 @@ void multiply_matrix(const Product& g, const Epilogue& epilogue) {
   run_tasks(g, panels.count * blocks.count, [&](std::int64_t task) {
     // From both halves in turn: neighbours write to the cache lines on their border, and should not do so together.
     const std::int64_t turn = task % panels.count, block = task / panels.count;
-    const std::int64_t panel = turn % 2 == 0 ? turn / 2 : half + turn / 2;
-    const std::int64_t column = panels.begin(panel) * lanes, end = min_of(panels.begin(panel + 1) * lanes, g.n);
-    multiply_panel(g, blocks.begin(block), blocks.begin(block + 1), column, end - column, epilogue);
+    const auto panel_of = [&](std::int64_t t) { return t % 2 == 0 ? t / 2 : half + t / 2; };
+    const std::int64_t panel = panel_of(turn), column = panels.begin(panel) * lanes;
+    const std::int64_t end = min_of(panels.begin(panel + 1) * lanes, g.n);
+    const std::int64_t next = turn + 1 < panels.count ? panels.begin(panel_of(turn + 1)) * lanes : -1;
+    multiply_panel(g, blocks.begin(block), blocks.begin(block + 1), column, end - column, next, epilogue);
   });
 }
 
