@@ -5,9 +5,9 @@
 
 #include "../runtime/reject.h"
 #include "../runtime/table.h"
+#include "activation.h"
 #include "binary_product.h"
 #include "gemm.h"
-#include "math.h"
 
 namespace gencore::GENCORE_LEVEL {
 namespace {
@@ -16,23 +16,6 @@ using dense::Activation;
 using dense::LinearVjp;
 using dense::MatMul;
 using runtime::Scratch;
-
-// activation(sums + bias). Along a row of c the bias changes with the column; along a column of c, computed as a row of
-// the transposed product, it does not.
-template <class Function>
-struct BiasThen {
-  const float* bias;  // nullptr: none
-  std::int64_t columns;
-  bool along_row;
-  Function activation;
-
-  GENCORE_INLINE F operator()(F x, std::int64_t first) const {
-    if (bias == nullptr) return activation(x);
-    if (!along_row) return activation(x + *bias);
-    const std::int64_t left = columns - first;
-    return activation(x + (left >= lanes ? load(bias + first) : load_first(bias + first, static_cast<int>(left))));
-  }
-};
 
 template <class Epilogue>
 void multiply(const MatMul& op, const Epilogue& epilogue) {
@@ -54,41 +37,15 @@ void multiply(const MatMul& op, const Epilogue& epilogue) {
   }
 }
 
-template <class Function>
-void multiply_then(const MatMul& op, const Function& activation) {
-  const std::int64_t n = op.out.shape[1];
-  multiply(op, BiasThen<Function>{op.bias.data, n, n != 1 || op.a.type == StateType::u8, activation});
-}
-
 void matmul(const MatMul& op) {
-  switch (op.activation) {
-    case Activation::identity:
-      if (op.bias.data == nullptr) return multiply(op, Identity{});
-      return multiply_then(op, [](F x) { return x; });
-    case Activation::logistic: return multiply_then(op, [](F x) { return logistic(x); });
-    case Activation::tanh: return multiply_then(op, [](F x) { return tanh(x); });
-    case Activation::relu: return multiply_then(op, [](F x) { return max(splat(0.0f), x); });
-    case Activation::softplus: return multiply_then(op, [](F x) { return softplus(x); });
-  }
+  const std::int64_t n = op.out.shape[1];
+  const bool along_row = n != 1 || op.a.type == StateType::u8;
+  with_epilogue(op.activation, op.bias.data, n, along_row, [&](const auto& epilogue) { multiply(op, epilogue); });
 }
 
 // --- gradients of a layer ----------------------------------------------------------------------------------------------
 
 constexpr std::int64_t stretch = 32;  // rows whose sums are float32
-
-// grad times the slope of an activation, from the value y of the activation.
-struct LogisticSlope {
-  GENCORE_INLINE F operator()(F grad, F y) const { return grad * (y * (1.0f - y)); }
-};
-struct TanhSlope {
-  GENCORE_INLINE F operator()(F grad, F y) const { return grad * ((1.0f - y) * (1.0f + y)); }
-};
-struct ReluSlope {  // grad where y is NaN
-  GENCORE_INLINE F operator()(F grad, F y) const { return select(less_equal(y, splat(0.0f)), splat(0.0f), grad); }
-};
-struct SoftplusSlope {
-  GENCORE_INLINE F operator()(F grad, F y) const { return grad * one_minus_exp_minus(y); }
-};
 
 // One row: dz = grad slope(y), added to sums; without a slope, dz is grad. dz and sums are optional.
 template <class Slope>
@@ -125,13 +82,7 @@ void slopes(const LinearVjp& op, float* dz, float* sums, const Slope& slope) {
 }
 
 void slopes(const LinearVjp& op, float* dz, float* sums) {
-  switch (op.activation) {
-    case Activation::identity: return slopes(op, dz, sums, [](F grad, F) { return grad; });
-    case Activation::logistic: return slopes(op, dz, sums, LogisticSlope{});
-    case Activation::tanh: return slopes(op, dz, sums, TanhSlope{});
-    case Activation::relu: return slopes(op, dz, sums, ReluSlope{});
-    case Activation::softplus: return slopes(op, dz, sums, SoftplusSlope{});
-  }
+  with_slope(op.activation, [&](const auto& slope) { slopes(op, dz, sums, slope); });
 }
 
 // out[j] = the sum of column j over `rows` rows, in float64.
@@ -150,12 +101,12 @@ void add_stretches(const float* sums, std::int64_t rows, const Vector<float>& ou
 
 void linear_vjp(const LinearVjp& op) {
   const std::int64_t m = op.grad.shape[0], n = op.grad.shape[1], parts = ceil_div(m, stretch);
-  const bool products = op.grad_x.given() || op.grad_w.given(), bias = op.grad_bias.given();
-  const bool apart = products && op.activation != Activation::identity;
-  const auto dz_size = static_cast<std::size_t>(apart ? m * n : 0),
+  const bool products = op.grad_x.given() || op.grad_w.given(), bias = op.grad_bias.given(), kept = op.grad_z.given();
+  const bool apart = kept || (products && op.activation != Activation::identity);
+  const auto dz_size = static_cast<std::size_t>(apart && !kept ? m * n : 0),
              sums_size = static_cast<std::size_t>(bias ? parts * n : 0);
   Scratch scratch(4 * (dz_size + sums_size) + 128);
-  float* dz = apart ? scratch.carve<float>(dz_size) : nullptr;
+  float* dz = kept ? op.grad_z.data : apart ? scratch.carve<float>(dz_size) : nullptr;
   float* sums = bias ? scratch.carve<float>(sums_size) : nullptr;
   if (apart || bias) slopes(op, dz, sums);
   if (bias) add_stretches(sums, parts, op.grad_bias);

@@ -89,7 +89,8 @@ void multiply_block(const Product& g, const Block& block, const Span& span, cons
     rows = block.begin + tiles.begin(tile + 1) - i;
     const float* a = g.a + i * g.a_row + block.k * g.a_column;
     float* c = g.c + i * g.c_row + block.column;
-    const TileArguments t{a, a_stride, b, b_row, b_last, c, g.c_row, span, block.depth, block.k == 0};
+    const Segment segment{a, b, block.depth};
+    const TileArguments t{&segment, 1, a_stride, b_row, b_last, c, g.c_row, span, block.k == 0};
     ahead.fetch(tile, tiles.count);
     (adjacent ? tile_kernel<true>(rows, span) : tile_kernel<false>(rows, span))(t);
     if (!finished) continue;

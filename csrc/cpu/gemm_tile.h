@@ -26,15 +26,20 @@ struct Span {
   GENCORE_INLINE std::int64_t last() const { return masked() ? 0 : columns - lanes; }  // offset of the last vector
 };
 
+// A stretch of k.
+struct Segment {
+  const float *a, *b;
+  std::int64_t k;
+};
+
 struct TileArguments {
-  const float* a;
-  std::int64_t a_stride;  // between rows, or between columns where rows are adjacent
-  const float* b;
+  const Segment* segments;
+  std::int64_t count;             // of segments, whose products are summed one after the other
+  std::int64_t a_stride;          // between rows, or between columns where rows are adjacent
   std::int64_t b_stride, b_last;  // between rows; offset of the last vector
   float* c;
   std::int64_t c_stride;
   Span span;
-  std::int64_t k;
   bool fresh;  // sums start at 0, not at c
 };
 
@@ -52,20 +57,22 @@ void multiply_tile(const TileArguments& t) {
     }
   }
   const std::int64_t a_row = AdjacentRows ? 1 : t.a_stride, a_step = AdjacentRows ? t.a_stride : 1, b_step = t.b_stride;
-  const float *a = t.a, *b = t.b, *b_end = t.b + t.b_last;
-  for (std::int64_t p = t.k; p > 0; --p) {
-    F row[Vectors];
-    GENCORE_UNROLL
-    for (int j = 0; j < Vectors; ++j) row[j] = load_b(j + 1 == Vectors ? b_end : b + j * lanes);
-    GENCORE_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      const F x = splat(a[i * a_row]);
+  for (std::int64_t s = 0; s < t.count; ++s) {
+    const float *a = t.segments[s].a, *b = t.segments[s].b, *b_end = b + t.b_last;
+    for (std::int64_t p = t.segments[s].k; p > 0; --p) {
+      F row[Vectors];
       GENCORE_UNROLL
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(x, row[j], sum[i][j]);
+      for (int j = 0; j < Vectors; ++j) row[j] = load_b(j + 1 == Vectors ? b_end : b + j * lanes);
+      GENCORE_UNROLL
+      for (int i = 0; i < Rows; ++i) {
+        const F x = splat(a[i * a_row]);
+        GENCORE_UNROLL
+        for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(x, row[j], sum[i][j]);
+      }
+      a += a_step;
+      b += b_step;
+      b_end += b_step;
     }
-    a += a_step;
-    b += b_step;
-    b_end += b_step;
   }
   GENCORE_UNROLL
   for (int i = 0; i < Rows; ++i) {

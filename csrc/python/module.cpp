@@ -127,6 +127,9 @@ PYBIND11_MODULE(_core, m) {
 #define family rbm
   GENCORE_RBM_OPS(X)
 #undef family
+#define family conv
+  GENCORE_CONV_OPS(X)
+#undef family
 #define family optim
   GENCORE_OPTIM_OPS(X)
 #undef family

@@ -59,6 +59,9 @@ namespace gencore {
 #define X(Op) GENCORE_RUN(dense, Op)
 GENCORE_DENSE_OPS(X)
 #undef X
+#define X(Op) GENCORE_RUN(conv, Op)
+GENCORE_CONV_OPS(X)
+#undef X
 #define X(Op) GENCORE_RUN(sample, Op)
 GENCORE_SAMPLE_OPS(X)
 #undef X

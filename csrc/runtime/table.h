@@ -2,6 +2,7 @@
 // lower level's, so a missing slot falls through.
 #pragma once
 
+#include "gencore/conv.h"
 #include "gencore/dense.h"
 #include "gencore/optim.h"
 #include "gencore/rbm.h"
@@ -13,6 +14,11 @@ namespace gencore::runtime {
 struct DenseTable {
 #define family dense
   GENCORE_DENSE_OPS(GENCORE_SLOT)
+#undef family
+};
+struct ConvTable {
+#define family conv
+  GENCORE_CONV_OPS(GENCORE_SLOT)
 #undef family
 };
 struct SampleTable {
@@ -34,6 +40,7 @@ struct OptimTable {
 
 struct Table {
   DenseTable dense;
+  ConvTable conv;
   SampleTable sample;
   RbmTable rbm;
   OptimTable optim;
@@ -50,7 +57,8 @@ GENCORE_API void register_cuda_table(const Table* table);
 // The kernel sources; each is compiled once per ISA level, into a namespace of that name, and fills its slots there.
 // CMakeLists.txt lists the same names.
 #define GENCORE_SOURCES(X) \
-  X(dense) X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
+  X(dense)                 \
+  X(dense_loss) X(conv) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
 #define GENCORE_DECLARE_LEVEL(level)    \

@@ -19,6 +19,7 @@ from gencore.kernels._dense_loss import (
 )
 
 __all__ = [
+    "activation_vjp",
     "bernoulli_log_prob",
     "bernoulli_log_prob_vjp",
     "binary_cross_entropy_with_logits",
@@ -263,6 +264,46 @@ def _linear_vjp(
     return tuple(out for out in outs if out is not None)
 
 
+def activation_vjp(
+    grad: Float32Array, y: Float32Array, *, activation: Activation, bias: bool = False
+) -> tuple[Float32Array, Float32Array | None]:
+    """Gradient of ``y = activation(z + bias)`` with respect to z, and to the bias.
+
+    Parameters
+    ----------
+    grad, y : (..., n) float32
+        Gradient of the result, and the result; y is not read for the identity.
+    activation : str
+        As in `linear`.
+    bias : bool
+        Whether the bias' gradient is wanted.
+
+    Returns
+    -------
+    dz : (..., n) float32
+        ``grad activation'``; `grad` itself for the identity.
+    grad_bias : (n,) float32, or None
+        The sum of dz over its rows, as in `linear_vjp`.
+    """
+    if activation == "identity":
+        return grad, linear_vjp(grad, None, None, None, needs=(False, False, True))[2] if bias else None
+    found = _activation_vjp(grad, y, activation=activation, bias=bias)
+    return found[0], found[1] if bias else None
+
+
+@primitive
+def _activation_vjp(grad: Any, y: Any, *, activation: Activation, bias: bool) -> tuple[Any, ...]:
+    rows, _ = _as_rows("dense.activation_vjp", "grad", grad)
+    values, _ = _as_rows("dense.activation_vjp", "y", y)
+    dz = np.empty(grad.shape, _FLOAT32)
+    out, _ = _as_rows("dense.activation_vjp", "dz", dz)
+    by_bias = np.empty(grad.shape[-1:], _FLOAT32) if bias else None
+    _core.dense_linear_vjp(
+        grad=rows, y=values, grad_z=out, grad_bias=by_bias, activation=_ACTIVATIONS[activation]
+    )
+    return (dz,) if by_bias is None else (dz, by_bias)
+
+
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
@@ -372,7 +413,20 @@ def _linear_vjp_rule(
     return grad_grad, grad_x, grad_w, grad_y
 
 
+def _activation_vjp_rule(
+    needs: tuple[bool, ...], g: Any, _ans: Any, grad: Any, y: Any, *, activation: Activation, bias: bool
+) -> tuple[Any, Any]:
+    of_dz = g[0]
+    if bias and g[1] is not None:
+        of_bias = np.broadcast_to(g[1], grad.shape)
+        of_dz = of_bias if of_dz is None else of_dz + of_bias
+    by_grad = _times_slope(of_dz, y, activation) if needs[0] else None
+    by_y = _times_slope_of_slope(of_dz * grad, y, activation) if needs[1] else None
+    return by_grad, by_y
+
+
 defvjp(_matmul, joint=_matmul_rule)
+defvjp(_activation_vjp, joint=_activation_vjp_rule)
 defvjp(linear, joint=_linear_rule)
 defvjp(_linear_vjp, joint=_linear_vjp_rule)
 

@@ -36,7 +36,7 @@ struct MatMul : OpBase {
 };
 
 // Gradients of y = activation(x w + bias), given grad, that of y: with dz = grad * activation'(x w + bias), made once,
-//   grad_x = dz w',  grad_w = x' dz,  grad_bias = column sums of dz.
+//   grad_x = dz w',  grad_w = x' dz,  grad_bias = column sums of dz,  grad_z = dz.
 // The derivative comes from y: y (1 - y), 1 - y^2, [y > 0], 1 - e^-y. Each output is optional; x is read for grad_w only,
 // w for grad_x only, y for every activation but the identity. The products are sums as MatMul's. grad_bias is summed in
 // float32 over stretches of 32 rows, whose sums are added in float64. Extra memory: dz, unless the activation is the
@@ -48,6 +48,7 @@ struct LinearVjp : OpBase {
   Matrix<const float> w{}, y{};      // (k, n), (m, n)
   Matrix<float> grad_x{}, grad_w{};  // (m, k), (k, n)
   Vector<float> grad_bias{};         // (n,)
+  Matrix<float> grad_z{};            // (m, n)
   Activation activation = Activation::identity;
 
   void check() const;
@@ -60,6 +61,7 @@ struct LinearVjp : OpBase {
     f("grad_x", &LinearVjp::grad_x);
     f("grad_w", &LinearVjp::grad_w);
     f("grad_bias", &LinearVjp::grad_bias);
+    f("grad_z", &LinearVjp::grad_z);
     f("activation", &LinearVjp::activation);
   }
 };
@@ -107,6 +109,7 @@ inline void LinearVjp::check() const {
   if (grad_x.given()) check::shape(name, "grad_x", grad_x, {m, w.shape[0]}, "the rows of grad and of w");
   if (grad_w.given()) check::shape(name, "grad_w", grad_w, {x.shape[1], n}, "the columns of x and of grad");
   if (grad_bias.given()) check::shape(name, "grad_bias", grad_bias, {n}, "the columns of grad");
+  if (grad_z.given()) check::shape(name, "grad_z", grad_z, {m, n}, "the shape of grad");
   const auto keep_apart = [this](const char* out_name, const auto& out) {
     check::apart(name, out_name, out, "grad", grad);
     check::apart(name, out_name, out, "x", x);
@@ -116,9 +119,13 @@ inline void LinearVjp::check() const {
   keep_apart("grad_x", grad_x);
   keep_apart("grad_w", grad_w);
   keep_apart("grad_bias", grad_bias);
+  keep_apart("grad_z", grad_z);
   check::apart(name, "grad_x", grad_x, "grad_w", grad_w);
   check::apart(name, "grad_x", grad_x, "grad_bias", grad_bias);
   check::apart(name, "grad_w", grad_w, "grad_bias", grad_bias);
+  check::apart(name, "grad_z", grad_z, "grad_x", grad_x);
+  check::apart(name, "grad_z", grad_z, "grad_w", grad_w);
+  check::apart(name, "grad_z", grad_z, "grad_bias", grad_bias);
 }
 
 }  // namespace gencore::dense
