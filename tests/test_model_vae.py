@@ -82,6 +82,31 @@ def test_elbo_and_its_parts(options):
     assert (exact[0] - exact[1] < reference.log_evidence(p, x.astype(float))[0]).all()
 
 
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_relaxed_bound_of_one_unit_by_quadrature(temperature):
+    """E over logistic noise L of log p(x | z = logistic((logit q + L) / temperature))."""
+    vae = make(n_latent=1, latent="bernoulli")
+    reference, p, x = Reference(vae), parameters(vae), X.astype(float)
+    u = (np.arange(20_000) + 0.5) / 20_000
+    logits = reference.heads(p, "encoders.0", x)[0]
+    exact, spread = [], []
+    for row, logit in zip(x, logits[:, 0], strict=True):
+        z = 1 / (1 + np.exp(-(logit + np.log(u) - np.log1p(-u)) / temperature))
+        fit = reference.log_likelihoods(p, row[None], z[:, None])[:, 0]
+        exact.append(fit.mean())
+        spread.append(fit.std())
+    n = 50_000
+    bound = vae.elbo(X, n_samples=n, key=2, temperature=temperature)
+    # 5 standard errors, and the midpoint rule's at the ends of u.
+    assert (np.abs(bound.reconstruction.numpy() - exact) <= 5 * np.array(spread) / np.sqrt(n) + 1e-4).all()
+    # A difference from log 2, in float32.
+    np.testing.assert_allclose(bound.kl.numpy(), reference.divergence(p, x), rtol=1e-6, atol=4 * 2.0**-24)
+    with pytest.raises(ValueError, match=r"temperature to be None for Gaussian latents, received 0\.5"):
+        make(n_latent=1).elbo(X, temperature=0.5)
+    with pytest.raises(ValueError, match="tau"):
+        vae.elbo(X, temperature=-1.0)
+
+
 def test_importance_weighted_bounds_rise_to_the_evidence():
     vae = make(n_latent=1)
     exact, variance = Reference(vae).log_evidence(parameters(vae), X.astype(float))

@@ -40,7 +40,7 @@ def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Arr
 
     Notes
     -----
-    No term is positive and sums are float64, so that the result is exact to a relative 3e-7 (5 units of rounding) at
+    No term is positive and sums are float64, so that the result is exact to a relative 4e-7 (7 units of rounding) at
     both ends: near certainty as well as for logits of 1e4. A certain miss (a logit of inf and a target below 1) gives
     -inf; a certain hit costs nothing. NaN gives NaN.
 

@@ -1,9 +1,9 @@
 """Random variates into arrays.
 
-A variate depends on its coordinates alone, (``key``, ``step``, ``first_row + r``, ``u``) for row ``r`` and unit ``u`` of an
-array, and the number of units. So an array may be made in parts, by rows; the bits are those of the whole for any
-number of threads. Units run along the last axis, rows along all the others together. Different functions, keys and
-steps give independent numbers.
+A variate depends on its coordinates alone: for row ``r`` and unit ``u`` of an array these are (``key``, ``step``,
+``first_row + r``, ``u``) and, of continuous variates, the number of units. So an array may be made in parts, by rows;
+the bits are those of the whole for any number of threads. Units run along the last axis, rows along all the others
+together. Different functions, keys and steps give independent numbers.
 
 Reparameterised draws (`gaussian_reparam`, `location_scale`, `gumbel_softmax`, `relaxed_bernoulli`) are differentiable:
 their gradients compute the noise again from its coordinates, and none is ever stored.

@@ -145,10 +145,8 @@ class Concrete(Objective):
         model = self.model
         if not model.training:
             return self.weighted(*model.bound(batch, int(key)), done)
-        latent, q = model.latents[0], model.encoders[0](batch)
-        z = latent.relaxed(q, self.temperature(done), key, self.settings.straight_through)
-        fit = model.likelihood.log_prob(model.decoders[0](z), batch)
-        return self.weighted(fit, latent.divergence(q), done)
+        temperature, hard = self.temperature(done), self.settings.straight_through
+        return self.weighted(*model.relaxed_bound(batch, key, temperature, straight_through=hard), done)
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,10 @@ class Elbo:
 
 
 def _over_draws(values: Any, n: int) -> Any:
-    """Means over the draws of n rows, which lie draw after draw."""
-    return values if len(values) == n else np.mean(values.reshape(-1, n), axis=0)
+    """Means over the draws of n rows, which lie draw after draw; sums over many of them need float64."""
+    if len(values) == n:
+        return values
+    return np.mean(values.reshape(-1, n).astype(np.float64), axis=0).astype(np.float32)
 
 
 class VAE(NeuralModel):
@@ -248,7 +250,9 @@ class VAE(NeuralModel):
 
     # --- bounds -----------------------------------------------------------------------------------------------
 
-    def elbo(self, x: Any, *, n_samples: int = 1, key: KeyLike | None = None) -> Elbo:
+    def elbo(
+        self, x: Any, *, n_samples: int = 1, key: KeyLike | None = None, temperature: float | None = None
+    ) -> Elbo:
         """Evidence lower bound of each row, by `n_samples` draws: an unbiased estimate of the bound.
 
         Parameters
@@ -259,17 +263,43 @@ class VAE(NeuralModel):
             Draws a row; the mean over them is returned.
         key : Key, int or Generator, optional
             Random numbers; default: the model's own next key.
+        temperature : float, optional
+            Relax the draws of discrete latents to Concrete variables, as learning by "concrete" does. What it then
+            maximises is no bound of log p(x): relaxed units tell the decoder more than their divergence counts.
 
         Returns
         -------
         Elbo
             Three Tensors (n,), differentiable with respect to the parameters unless under `no_grad`. Discrete latents
-            are drawn, without relaxation.
+            are drawn as they are unless there is a `temperature`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong argument; a temperature for Gaussian latents.
         """
         data = self._as_data("VAE.elbo", "x", x)
         n_samples = count("VAE.elbo", "n_samples", n_samples)
-        reconstruction, kl = self.bound(data, int(as_key(self.key(key))), n_samples)
+        number = int(as_key(self.key(key)))
+        if temperature is None:
+            reconstruction, kl = self.bound(data, number, n_samples)
+        else:
+            if self.latents[0].kind == "gaussian":
+                raise ValueError(
+                    f"VAE.elbo: expected temperature to be None for Gaussian latents, received {temperature!r}"
+                )
+            reconstruction, kl = self.relaxed_bound(data, number, temperature, n_samples=n_samples)
         return Elbo(reconstruction - kl, reconstruction, kl)
+
+    def relaxed_bound(
+        self, x: Any, key: KeyLike, temperature: float, *, straight_through: bool = False, n_samples: int = 1
+    ) -> tuple[Any, Any]:
+        """`bound` with relaxed draws; the divergence is that of the discrete units."""
+        latent, q = self.latents[0], self.encoders[0](x)
+        repeated = q if n_samples == 1 else tuple(np.tile(part, (n_samples, 1)) for part in q)
+        z = latent.relaxed(repeated, temperature, key, straight_through)
+        fit = self.likelihood.log_prob(self.decoders[0](z), x)
+        return _over_draws(fit, len(x)), latent.divergence(q)
 
     def bound(self, x: Any, key: int, n_samples: int = 1) -> tuple[Any, Any]:
         """Reconstruction and divergence, as in `Elbo`, of rows that kernels take as they are."""
