@@ -1,7 +1,8 @@
-// How kernels cut their work: quads of units that share a Philox block, elements, and rows shared by teams of threads.
+// How kernels cut their work: quads of elements that share a Philox block, elements, tiles of whole rows, and rows shared
+// by teams of threads.
 //
-// What a thread computes follows from the shape of the arrays alone, and sums over a row are taken in the same order
-// whatever else is in the batch: results are the same bits for any split of the batch and in every run.
+// Sums over a row are taken in an order that follows from its length and, where its noise is drawn, from its place in
+// the flat layout: results are the same bits for any split of the batch and in every run.
 #pragma once
 
 #include "gencore/random.h"
@@ -25,45 +26,67 @@ __device__ inline std::int64_t global_thread() {
 
 // --- quads -----------------------------------------------------------------------------------------------------------
 
-// Where an op's noise is found.
+// Where the noise of an op is found, in the flat layout of random.h.
 struct NoiseSource {
   Key key;
-  philox::Stream stream;  // its row is that of row 0
-  __device__ philox::Block block(std::int64_t row, std::uint32_t number) const {
-    return philox::block(key, number, stream.row + static_cast<std::uint32_t>(row), stream.step, stream.tag);
+  philox::Stream stream;  // without a row
+  std::int64_t first;     // element of the flat layout that is the op's first
+
+  // Of an op on matrices of so many columns.
+  template <class Coordinates>
+  NoiseSource(const Coordinates& op, philox::Domain domain, std::int64_t columns)
+      : key(op.key),
+        stream(philox::stream(domain, static_cast<std::uint64_t>(op.step), 0)),
+        first(op.first_row * columns) {}
+
+  // Blocks are numbered on from one row of Philox to the next.
+  __device__ philox::Block block(std::uint64_t number) const {
+    constexpr std::uint64_t row_blocks = philox::flat_units / 4;
+    return philox::block(key, static_cast<std::uint32_t>(number % row_blocks),
+                         static_cast<std::uint32_t>(number / row_blocks), stream.step, stream.tag);
   }
 };
 
-// The units of one row that are the four words of a Philox block: 16 apart, so that 16 threads hold 64 units and each of
-// their four accesses is a stretch of 64 bytes.
+// Of `count` elements, the first of which is element `first` of the flat layout, those that have the words of one
+// Philox block, the i-th that they meet: 16 apart, so that 16 threads hold 64 elements and each of their four accesses
+// is a stretch of 64 bytes, whose ends share sectors with neighbours if `first` is no multiple of 8. At either end of
+// the elements some of the four are missing, or all.
 struct Quad {
-  std::int64_t row, unit, units;
-  std::uint32_t block;
+  std::int64_t count, begin;  // element of the first word: before the first element, begin is negative
+  std::uint64_t block;
 
-  __device__ Quad(std::int64_t row, std::int64_t number, std::int64_t units)
-      : row(row), unit(number / 16 * 64 + number % 16), units(units), block(static_cast<std::uint32_t>(number)) {}
-  __device__ bool has(int w) const { return unit + 16 * w < units; }
-  __device__ std::int64_t at(int w) const { return row * units + unit + 16 * w; }  // element of a matrix
+  __device__ Quad(std::int64_t first, std::int64_t count, std::int64_t i)
+      : count(count),
+        begin(64 * (i / 16) + i % 16 - first % 64),
+        block(static_cast<std::uint64_t>(16 * (first / 64) + i)) {}
+  __device__ std::int64_t at(int w) const { return begin + 16 * w; }  // element, counted from the first
+  __device__ bool has(int w) const { return static_cast<std::uint64_t>(at(w)) < static_cast<std::uint64_t>(count); }
+
+  // body(word, element) for those that there are.
+  template <class Body>
+  __device__ void each(const Body& body) const {
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      if (has(w)) body(w, at(w));
+    }
+  }
 };
 
-// Quads of a row: those of whole superblocks, and as many of the last as it has units in its first word.
-GENCORE_INLINE std::int64_t quads_of(std::int64_t units) {
-  return 16 * (units / 64) + (units % 64 < 16 ? units % 64 : 16);
+// Quads that `count` elements from element `first` of the flat layout on meet.
+GENCORE_INLINE std::int64_t quads_of(std::int64_t first, std::int64_t count) {
+  return count == 0 ? 0 : 16 * ((first % 64 + count + 63) / 64);
 }
 
 template <class Body>
-__global__ void __launch_bounds__(block_threads) over_quads(Body body, std::int64_t rows, std::int64_t units) {
-  const std::int64_t i = global_thread(), quads = quads_of(units);
-  if (i >= rows * quads) return;
-  std::int64_t row, number;
-  divide(i, quads, row, number);
-  body(Quad(row, number, units));
+__global__ void __launch_bounds__(block_threads) over_quads(Body body, std::int64_t first, std::int64_t count) {
+  const std::int64_t i = global_thread();
+  if (i < quads_of(first, count)) body(Quad(first, count, i));
 }
 
-// body(quad) for every quad of a matrix.
+// body(quad) for every quad of an op's first `count` elements.
 template <class Op, class Body>
-void for_each_quad(const Op& op, std::int64_t rows, std::int64_t units, const Body& body) {
-  launch(op, rows * quads_of(units), over_quads<Body>, body, rows, units);
+void for_each_quad(const Op& op, const NoiseSource& source, std::int64_t count, const Body& body) {
+  launch(op, quads_of(source.first, count), over_quads<Body>, body, source.first, count);
 }
 
 // --- elements --------------------------------------------------------------------------------------------------------
@@ -78,6 +101,28 @@ template <class Op, class Body>
 void for_each_element(const Op& op, std::int64_t count, const Body& body) {
   launch(op, count, over_elements<Body>, body, count);
 }
+
+// --- tiles of rows ---------------------------------------------------------------------------------------------------
+
+// `rows` whole rows, of a matrix of rows of n, that a block of threads holds in shared memory. Rows begin an odd number
+// of floats apart, so that threads that walk along one row each are on different banks.
+struct RowTile {
+  std::int64_t first;  // row
+  int rows, n, stride;
+
+  // This block's, of tiles of `most` rows.
+  __device__ RowTile(std::int64_t all_rows, std::int64_t n, int most)
+      : first(static_cast<std::int64_t>(blockIdx.x) * most),
+        rows(static_cast<int>(all_rows - first < most ? all_rows - first : most)),
+        n(static_cast<int>(n)),
+        stride(this->n | 1) {}
+  __device__ std::int64_t begin() const { return first * n; }  // element of the matrix
+  __device__ int count() const { return rows * n; }
+  __device__ std::uint32_t slot(std::int64_t element) const {
+    const std::uint32_t e = static_cast<std::uint32_t>(element);
+    return e + e / static_cast<std::uint32_t>(n) * static_cast<std::uint32_t>(stride - n);
+  }
+};
 
 // --- teams -----------------------------------------------------------------------------------------------------------
 

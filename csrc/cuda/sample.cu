@@ -1,4 +1,5 @@
-// Random variates into arrays, each thread its Philox blocks.
+// Random variates into arrays, each thread its Philox blocks. Continuous noise lies flat: no word is wasted, however
+// short the rows.
 //
 // The limit: a block is ten rounds of two 32 x 32 -> 64 products and four xors and gives four words, 25 integer
 // instructions a word; a multiprocessor of an H100 issues 64 of them a cycle, so 132 of them at 1.7 GHz make 570 words a
@@ -11,28 +12,21 @@
 namespace gencore::cuda {
 namespace {
 
-NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain) {
-  return {op.key,
-          philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))};
-}
-
 // Noise of one kind into a matrix.
 template <class Noise>
 struct Fill {
   float* out;
   NoiseSource source;
   __device__ void operator()(const Quad& q) const {
-    const FourVariates v = noise_of<Noise>(source, q, q.row);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (q.has(w)) out[q.at(w)] = v.value[w];
-    }
+    const FourVariates v = noise_of<Noise>(source, q);
+    q.each([&](int w, std::int64_t i) { out[i] = v.value[w]; });
   }
 };
 
 template <class Noise, class Op>
 void fill(const Op& op, philox::Domain domain) {
-  for_each_quad(op, op.out.shape[0], op.out.shape[1], Fill<Noise>{op.out.data, source_of(op, domain)});
+  const NoiseSource source(op, domain, op.out.shape[1]);
+  for_each_quad(op, source, op.out.size(), Fill<Noise>{op.out.data, source});
 }
 
 void uniform(const sample::Uniform& op) { fill<UniformNoise>(op, philox::uniform); }
@@ -41,10 +35,25 @@ void exponential(const sample::Exponential& op) { fill<ExponentialNoise>(op, phi
 
 void normal(const sample::Normal& op) { fill<NormalNoise>(op, philox::normal); }
 
+// --- rows of Philox --------------------------------------------------------------------------------------------------
+
+// Where random numbers are found that do not lie in the flat layout: row r of the op has a row of Philox.
+struct RowSource {
+  Key key;
+  philox::Stream stream;  // its row is that of row 0
+
+  RowSource(const sample::Coordinates& op, philox::Domain domain)
+      : key(op.key),
+        stream(philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))) {}
+  __device__ philox::Block block(std::int64_t row, std::uint32_t number) const {
+    return philox::block(key, number, stream.row + static_cast<std::uint32_t>(row), stream.step, stream.tag);
+  }
+};
+
 // --- Bernoulli -----------------------------------------------------------------------------------------------------
 
 // u < p by the head of u, the tail where the head leaves it open. A p outside [0, 1] counts as the nearer end, NaN as 0.
-__device__ bool draw(const NoiseSource& tail, std::int64_t row, std::int64_t unit, std::uint32_t head, float p) {
+__device__ bool draw(const RowSource& tail, std::int64_t row, std::int64_t unit, std::uint32_t head, float p) {
   const float low = static_cast<float>(head) * 0x1p-16f;
   if (!(low < p)) return false;
   if (low + 0x1p-16f <= p) return true;
@@ -59,7 +68,7 @@ __device__ std::uint32_t spread(std::uint32_t bits) { return (bits & 0xFu) * 0x0
 // Sixteen threads draw 128 units of a row, of which each has eight, 16 apart. Ballots put their bits in order, so that each
 // can write eight neighbours in one access.
 __global__ void __launch_bounds__(block_threads)
-    draw_probabilities(sample::Bernoulli op, NoiseSource head, NoiseSource tail) {
+    draw_probabilities(sample::Bernoulli op, RowSource head, RowSource tail) {
   const std::int64_t units = op.p.shape[1], threads = (units + 127) / 128 * 16;
   std::int64_t row, number;
   divide(global_thread(), threads, row, number);
@@ -90,7 +99,7 @@ __global__ void __launch_bounds__(block_threads)
 
 void bernoulli(const sample::Bernoulli& op) {
   launch(op, op.p.shape[0] * (ceil_div(op.p.shape[1], 128) * 16), draw_probabilities, op,
-         source_of(op, philox::bernoulli_head), source_of(op, philox::bernoulli_tail));
+         RowSource(op, philox::bernoulli_head), RowSource(op, philox::bernoulli_tail));
 }
 
 // --- categorical ---------------------------------------------------------------------------------------------------
@@ -98,7 +107,7 @@ void bernoulli(const sample::Bernoulli& op) {
 // The mass at which the uniform falls, by running sums in float64. A row without a distribution gets -1.
 struct Inversion {
   sample::Categorical op;
-  NoiseSource source;
+  RowSource source;
 
   __device__ void operator()(const Team& team, std::int64_t row, bool exists) const {
     const std::int64_t n = exists ? op.logits.shape[1] : 0;
@@ -146,7 +155,7 @@ struct Inversion {
 };
 
 void categorical(const sample::Categorical& op) {
-  for_each_row(op, op.logits.shape[0], op.logits.shape[1], Inversion{op, source_of(op, philox::categorical)});
+  for_each_row(op, op.logits.shape[0], op.logits.shape[1], Inversion{op, RowSource(op, philox::categorical)});
 }
 
 }  // namespace

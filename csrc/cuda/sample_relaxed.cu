@@ -10,10 +10,6 @@
 namespace gencore::cuda {
 namespace {
 
-NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain, std::int64_t first_row) {
-  return {op.key, philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(first_row))};
-}
-
 // 1 / tau, finite for subnormal tau too.
 float inverse(float tau) {
   const float most = 3.40282347e38f, inv = 1.0f / tau;
@@ -25,60 +21,27 @@ float inverse(float tau) {
 // What both directions have in common. `y` is the output of a draw, or where a gradient puts the draw that it needs.
 struct GumbelRows {
   NoiseSource source;
-  std::int64_t first_row, rows, n;
+  std::int64_t rows, n;
   float inv_tau;
   bool hard;
   const float* logits;
 };
 
-// body(element - first, Gumbel variate) for elements first .. first + count - 1 of the flat layout. The block of each
-// thread, number `i` of those that hold these elements, has four of them or fewer.
-template <class Body>
-__device__ void gumbel_quad(const NoiseSource& source, std::int64_t first, std::int64_t count, std::int64_t i,
-                            const Body& body) {
-  constexpr std::int64_t row_superblocks = philox::flat_units / 64;
-  const std::int64_t superblock = first / 64 + i / 16, at = 64 * superblock + i % 16 - first;
-  if (at + 48 < 0 || at >= count) return;
-  const philox::Block words = source.block(superblock / row_superblocks,
-                                           static_cast<std::uint32_t>(16 * (superblock % row_superblocks) + i % 16));
-#pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    const std::int64_t e = at + 16 * w;
-    if (e >= 0 && e < count) body(e, GumbelNoise::of(philox::to_uniform(words.word[w])));
-  }
-}
-
-// Blocks that hold elements first .. first + count - 1.
-__device__ inline std::int64_t gumbel_blocks(std::int64_t first, std::int64_t count) {
-  return 16 * ((first + count + 63) / 64 - first / 64);
-}
-
-// Rows of at most `most` elements, one a thread, in shared memory; an odd stride keeps threads on different banks.
+// Rows of at most `most` elements, one a thread.
 template <int most>
-struct ShortRows {
+struct ShortRows : RowTile {
   float* x;
-  std::int64_t first;  // row
-  int rows, n, stride;
 
-  __device__ ShortRows(float* memory, const GumbelRows& a)
-      : x(memory),
-        first(static_cast<std::int64_t>(blockIdx.x) * block_threads),
-        rows(static_cast<int>(a.rows - first < block_threads ? a.rows - first : block_threads)),
-        n(static_cast<int>(a.n)),
-        stride(n | 1) {}
-  __device__ float& at(std::uint32_t element) const {
-    const std::uint32_t row = element / static_cast<std::uint32_t>(n);
-    return x[row * stride + element - row * n];
-  }
-  __device__ int count() const { return rows * n; }
+  __device__ ShortRows(float* memory, const GumbelRows& a) : RowTile(a.rows, a.n, block_threads), x(memory) {}
+  __device__ float& at(std::int64_t element) const { return x[slot(element)]; }
 
   // Perturbed logits, from all threads.
   __device__ void perturb(const GumbelRows& a) const {
-    const std::int64_t begin = (a.first_row + first) * n, blocks = gumbel_blocks(begin, count());
-    for (std::int64_t i = threadIdx.x; i < blocks; i += block_threads) {
-      gumbel_quad(a.source, begin, count(), i, [&](std::int64_t e, float noise) {
-        at(static_cast<std::uint32_t>(e)) = a.logits[first * n + e] + noise;
-      });
+    const std::int64_t begin_flat = a.source.first + begin(), quads = quads_of(begin_flat, count());
+    for (std::int64_t i = threadIdx.x; i < quads; i += block_threads) {
+      const Quad q(begin_flat, count(), i);
+      const FourVariates noise = noise_of<GumbelNoise>(a.source, q);
+      q.each([&](int w, std::int64_t e) { at(e) = a.logits[begin() + e] + noise.value[w]; });
     }
     __syncthreads();
   }
@@ -116,7 +79,7 @@ __global__ void __launch_bounds__(block_threads) draw_short_rows(GumbelRows a, f
   const ShortRows<most> tile(memory, a);
   tile.perturb(a);
   tile.softmax(a);
-  for (int e = threadIdx.x; e < tile.count(); e += block_threads) y[tile.first * tile.n + e] = tile.at(e);
+  for (int e = threadIdx.x; e < tile.count(); e += block_threads) y[tile.begin() + e] = tile.at(e);
 }
 
 // grad_logits = y (grad - grad . y) / tau; y is drawn where it is not given.
@@ -125,7 +88,7 @@ __global__ void __launch_bounds__(block_threads)
     short_rows_vjp(GumbelRows a, const float* grad, const float* y, float* grad_logits) {
   __shared__ float memory[block_threads * (most + 1)], mean[block_threads];
   const ShortRows<most> tile(memory, a);
-  const std::int64_t base = tile.first * tile.n;
+  const std::int64_t base = tile.begin();
   if (y == nullptr) {
     tile.perturb(a);
     tile.softmax(a);
@@ -154,28 +117,26 @@ struct LongRow {
   float* y;
 
   template <class Body>
+  __device__ void for_each_own_quad(const Body& body) const {
+    const std::int64_t begin = a.source.first + row * a.n, quads = quads_of(begin, count);
+    for (std::int64_t i = team.rank; i < quads; i += team.size) body(Quad(begin, count, i));
+  }
+
+  template <class Body>
   __device__ void for_each_own(const Body& body) const {
-    const std::int64_t begin = (a.first_row + row) * a.n, blocks = gumbel_blocks(begin, count);
-    for (std::int64_t i = team.rank; i < blocks; i += team.size) {
-      const std::int64_t at = 64 * (begin / 64 + i / 16) + i % 16 - begin;
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        const std::int64_t e = at + 16 * w;
-        if (e >= 0 && e < count) body(e);
-      }
-    }
+    for_each_own_quad([&](const Quad& q) { q.each([&](int, std::int64_t e) { body(e); }); });
   }
 
   __device__ void softmax() const {
-    const std::int64_t begin = (a.first_row + row) * a.n, blocks = gumbel_blocks(begin, count);
     float top = -infinity;
-    for (std::int64_t i = team.rank; i < blocks; i += team.size) {
-      gumbel_quad(a.source, begin, count, i, [&](std::int64_t e, float noise) {
-        const float x = a.logits[row * a.n + e] + noise;
+    for_each_own_quad([&](const Quad& q) {
+      const FourVariates noise = noise_of<GumbelNoise>(a.source, q);
+      q.each([&](int w, std::int64_t e) {
+        const float x = a.logits[row * a.n + e] + noise.value[w];
         y[e] = x;
         top = max(x, top);
       });
-    }
+    });
     top = team.max(top);
     double total = 0;
     long long best = a.n;
@@ -230,21 +191,19 @@ void with_bound(std::int64_t n, const Run& run) {
 
 void gumbel_softmax(const sample::GumbelSoftmax& op) {
   const std::int64_t rows = op.logits.shape[0], n = op.logits.shape[1];
-  const GumbelRows a{
-      source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), op.hard, op.logits.data};
+  const GumbelRows a{NoiseSource(op, philox::gumbel_softmax, n), rows, n, inverse(op.tau), op.hard, op.logits.data};
   if (n == 0) return;
-  if (n > short_row) return for_each_row(op, rows, quads_of(n), DrawLongRows{a, op.y.data});
+  if (n > short_row) return for_each_row(op, rows, ceil_div(n, 4), DrawLongRows{a, op.y.data});
   with_bound(n, [&](auto most) { launch(op, rows, draw_short_rows<decltype(most)::value>, a, op.y.data); });
 }
 
 void gumbel_softmax_vjp(const sample::GumbelSoftmaxVjp& op) {
   const std::int64_t rows = op.grad.shape[0], n = op.grad.shape[1];
-  const GumbelRows a{
-      source_of(op, philox::gumbel_softmax, 0), op.first_row, rows, n, inverse(op.tau), false, op.logits.data};
+  const GumbelRows a{NoiseSource(op, philox::gumbel_softmax, n), rows, n, inverse(op.tau), false, op.logits.data};
   const float* y = op.y.given() ? op.y.data : nullptr;
   if (n == 0) return;
   if (n > short_row) {
-    return for_each_row(op, rows, quads_of(n), LongRowsVjp{a, op.grad.data, y, op.grad_logits.data});
+    return for_each_row(op, rows, ceil_div(n, 4), LongRowsVjp{a, op.grad.data, y, op.grad_logits.data});
   }
   with_bound(n, [&](auto most) {
     launch(op, rows, short_rows_vjp<decltype(most)::value>, a, op.grad.data, y, op.grad_logits.data);
@@ -259,19 +218,17 @@ struct RelaxedBernoulliDraw {
   float inv_tau;
 
   __device__ void operator()(const Quad& q) const {
-    const FourVariates noise = noise_of<LogisticNoise>(source, q, q.row);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      const float x = op.logits[q.at(w)] + noise.value[w], soft = logistic(x * inv_tau);
-      op.y[q.at(w)] = op.hard && soft >= 0.0f ? static_cast<float>(0.0f < x) : soft;  // NaN stays
-    }
+    const FourVariates noise = noise_of<LogisticNoise>(source, q);
+    q.each([&](int w, std::int64_t i) {
+      const float x = op.logits[i] + noise.value[w], soft = logistic(x * inv_tau);
+      op.y[i] = op.hard && soft >= 0.0f ? static_cast<float>(0.0f < x) : soft;  // NaN stays
+    });
   }
 };
 
 void relaxed_bernoulli(const sample::RelaxedBernoulli& op) {
-  for_each_quad(op, op.y.shape[0], op.y.shape[1],
-                RelaxedBernoulliDraw{op, source_of(op, philox::relaxed_bernoulli, op.first_row), inverse(op.tau)});
+  const NoiseSource source(op, philox::relaxed_bernoulli, op.y.shape[1]);
+  for_each_quad(op, source, op.y.size(), RelaxedBernoulliDraw{op, source, inverse(op.tau)});
 }
 
 struct RelaxedBernoulliGradient {
@@ -284,20 +241,18 @@ struct RelaxedBernoulliGradient {
   }
   __device__ void operator()(std::int64_t i) const { store(i, op.y[i]); }
   __device__ void operator()(const Quad& q) const {
-    const FourVariates noise = noise_of<LogisticNoise>(source, q, q.row);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (q.has(w)) store(q.at(w), logistic((op.logits[q.at(w)] + noise.value[w]) * inv_tau));
-    }
+    const FourVariates noise = noise_of<LogisticNoise>(source, q);
+    q.each([&](int w, std::int64_t i) { store(i, logistic((op.logits[i] + noise.value[w]) * inv_tau)); });
   }
 };
 
 void relaxed_bernoulli_vjp(const sample::RelaxedBernoulliVjp& op) {
-  const RelaxedBernoulliGradient body{op, source_of(op, philox::relaxed_bernoulli, op.first_row), inverse(op.tau)};
+  const NoiseSource source(op, philox::relaxed_bernoulli, op.grad.shape[1]);
+  const RelaxedBernoulliGradient body{op, source, inverse(op.tau)};
   if (op.y.given()) {
     for_each_element(op, op.y.size(), body);
   } else {
-    for_each_quad(op, op.grad.shape[0], op.grad.shape[1], body);
+    for_each_quad(op, source, op.grad.size(), body);
   }
 }
 

@@ -2,7 +2,11 @@
 //
 // The limit: a draw reads 8 bytes of parameters and writes 4, 4 ps at 3 TB/s; its gradient reads 12 and writes 8. Beside
 // that each element costs a quarter of a Philox block, half a Box-Muller pair and an exponential, some 70 instructions:
-// 4 ps on 132 multiprocessors that issue 128 a cycle at 1.7 GHz. Sums over rows are float64, one addition an element.
+// 4 ps on 132 multiprocessors that issue 128 a cycle at 1.7 GHz. Sums over rows are float64, one addition an element;
+// short rows go through shared memory, so that their quads hold four elements whatever their length. Rows of more than
+// 128 have teams, and quads of their own at either end: 130 elements meet 48 or 64 where 33 would do, 1000 meet 256 or
+// 272 where 250 would. A gradient of several draws takes a quad through all of them where each fills whole superblocks
+// (N D a multiple of 64); where not, an element draws its own blocks, at two and a half times the arithmetic of noise.
 #include "gencore/sample_reparam.h"
 #include "noise.cuh"
 #include "table.h"
@@ -12,16 +16,11 @@ namespace {
 
 using sample::Kind;
 
-NoiseSource source_of(const sample::Coordinates& op, philox::Domain domain) {
-  return {op.key,
-          philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))};
-}
-
-// Row s N + n of the draws is of row n of the parameters.
-__device__ std::int64_t parameter_row(std::int64_t row, std::int64_t rows, std::int64_t samples) {
-  std::int64_t draw = 0, n = row;
-  if (samples > 1) divide(row, rows, draw, n);
-  return n;
+// Row s N + n of the draws is of row n of the parameters, and so with elements.
+__device__ std::int64_t parameter_of(std::int64_t i, std::int64_t size, std::int64_t samples) {
+  std::int64_t draw = 0, parameter = i;
+  if (samples > 1) divide(i, size, draw, parameter);
+  return parameter;
 }
 
 // --- Gaussian draws --------------------------------------------------------------------------------------------------
@@ -30,97 +29,161 @@ struct GaussianDraw {
   sample::GaussianReparam op;
   NoiseSource source;
 
-  // z of a quad, and its terms of 2 kl and 2 log_ratio.
-  __device__ void draw(const Quad& q, std::int64_t n, double& kl, double& ratio) const {
-    const FourVariates eps = noise_of<NormalNoise>(source, q, q.row);
-    const std::int64_t back = (q.row - n) * q.units;  // from an element of z to its parameters
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      const float m = op.mu[q.at(w) - back], lv = op.logvar[q.at(w) - back], e = eps.value[w];
-      const float deviation = exp(0.5f * lv), z = fmaf(deviation, e, m);
-      op.z[q.at(w)] = z;
-      kl += static_cast<double>(fmaf(m, m, fmaf(deviation, deviation, -1.0f) - lv));
-      ratio += static_cast<double>(fmaf(z, z, fmaf(-e, e, -lv)));
-    }
+  struct Terms {
+    float kl, ratio;
+  };
+
+  // Element i of z, and its terms of 2 kl and 2 log_ratio.
+  __device__ Terms draw(std::int64_t i, float e) const {
+    const std::int64_t parameter = parameter_of(i, op.mu.size(), op.samples);
+    const float m = op.mu[parameter], lv = op.logvar[parameter];
+    const float deviation = exp(0.5f * lv), z = fmaf(deviation, e, m);
+    op.z[i] = z;
+    return {fmaf(m, m, fmaf(deviation, deviation, -1.0f) - lv), fmaf(z, z, fmaf(-e, e, -lv))};
   }
 
+  // The same of a quad of the elements from element `first` on: take(element - first, terms).
+  template <class Take>
+  __device__ void draw(const Quad& q, std::int64_t first, const Take& take) const {
+    const FourVariates eps = noise_of<NormalNoise>(source, q);
+    q.each([&](int w, std::int64_t e) { take(e, draw(first + e, eps.value[w])); });
+  }
+
+  __device__ void store_sums(std::int64_t row, double kl, double ratio) const {
+    if (op.kl.given() && row < op.mu.shape[0]) op.kl[row] = static_cast<float>(0.5 * kl);
+    if (op.log_ratio.given()) op.log_ratio[row] = static_cast<float>(0.5 * ratio);
+  }
+
+  // Without sums.
   __device__ void operator()(const Quad& q) const {
-    double kl = 0, ratio = 0;
-    draw(q, parameter_row(q.row, op.mu.shape[0], op.samples), kl, ratio);
+    draw(q, 0, [](std::int64_t, const Terms&) {});
   }
 
+  // A row, with sums.
   __device__ void operator()(const Team& team, std::int64_t row, bool exists) const {
-    const std::int64_t units = op.mu.shape[1], quads = exists ? quads_of(units) : 0;
-    const std::int64_t n = parameter_row(row, op.mu.shape[0], op.samples);
+    const std::int64_t n = op.z.shape[1], count = exists ? n : 0, first = row * n;
+    const std::int64_t begin = source.first + first, quads = quads_of(begin, count);
     double kl = 0, ratio = 0;
-    for (std::int64_t i = team.rank; i < quads; i += team.size) draw(Quad(row, i, units), n, kl, ratio);
+    for (std::int64_t i = team.rank; i < quads; i += team.size) {
+      draw(Quad(begin, count, i), first, [&](std::int64_t, const Terms& terms) {
+        kl += static_cast<double>(terms.kl);
+        ratio += static_cast<double>(terms.ratio);
+      });
+    }
     kl = team.sum(kl);
     ratio = team.sum(ratio);
-    if (!exists || team.rank != 0) return;
-    if (op.kl.given() && row == n) op.kl[n] = static_cast<float>(0.5 * kl);
-    if (op.log_ratio.given()) op.log_ratio[row] = static_cast<float>(0.5 * ratio);
+    if (exists && team.rank == 0) store_sums(row, kl, ratio);
   }
 };
 
-void gaussian_reparam(const sample::GaussianReparam& op) {
-  const GaussianDraw body{op, source_of(op, philox::normal)};
-  if (op.kl.given() || op.log_ratio.given()) {
-    for_each_row(op, op.z.shape[0], quads_of(op.z.shape[1]), body);
-  } else {
-    for_each_quad(op, op.z.shape[0], op.z.shape[1], body);
+constexpr std::int64_t short_row = 128;
+constexpr int tile_floats = 2048;  // two quads a thread
+
+// Tiles of short rows, with sums: rows share quads, and the terms go through shared memory, where a thread sums a row.
+__global__ void __launch_bounds__(block_threads) draw_short_rows(GaussianDraw body, int most) {
+  __shared__ float kl[tile_floats], ratio[tile_floats];
+  const RowTile tile(body.op.z.shape[0], body.op.z.shape[1], most);
+  const std::int64_t begin = body.source.first + tile.begin(), quads = quads_of(begin, tile.count());
+  for (std::int64_t i = threadIdx.x; i < quads; i += block_threads) {
+    body.draw(Quad(begin, tile.count(), i), tile.begin(), [&](std::int64_t e, const GaussianDraw::Terms& terms) {
+      kl[tile.slot(e)] = terms.kl;
+      ratio[tile.slot(e)] = terms.ratio;
+    });
+  }
+  __syncthreads();
+  for (int r = threadIdx.x; r < tile.rows; r += block_threads) {
+    double kl_sum = 0, ratio_sum = 0;
+    for (int k = r * tile.stride; k < r * tile.stride + tile.n; ++k) {
+      kl_sum += static_cast<double>(kl[k]);
+      ratio_sum += static_cast<double>(ratio[k]);
+    }
+    body.store_sums(tile.first + r, kl_sum, ratio_sum);
   }
 }
 
-// A quad of parameters, and a walk over its draws: sums over draws are taken in their order, in float32.
+void gaussian_reparam(const sample::GaussianReparam& op) {
+  const std::int64_t rows = op.z.shape[0], n = op.z.shape[1];
+  const GaussianDraw body{op, NoiseSource(op, philox::normal, n)};
+  if (!op.kl.given() && !op.log_ratio.given()) {
+    for_each_quad(op, body.source, op.z.size(), body);
+  } else if (n <= short_row) {
+    const int most = tile_floats / static_cast<int>(n | 1);
+    launch(op, ceil_div(rows, most) * block_threads, draw_short_rows, body, most);
+  } else {
+    for_each_row(op, rows, ceil_div(n, 4), body);
+  }
+}
+
+// Sums over draws are taken in their order, in float32.
 struct GaussianGradient {
   sample::GaussianReparamVjp op;
   NoiseSource source;
 
+  // An element of the parameters, and its sums.
+  struct Element {
+    std::int64_t row;
+    float m, deviation, t, t_eps, ratio;
+  };
+
+  __device__ Element element(std::int64_t i) const {
+    std::int64_t row = 0, unit;
+    if (op.grad_kl.given() || op.grad_log_ratio.given()) divide(i, op.mu.shape[1], row, unit);
+    return {row, op.mu[i], exp(0.5f * op.logvar[i]), 0.0f, 0.0f, 0.0f};
+  }
+
+  __device__ std::int64_t draws() const { return op.grad_z.given() || op.grad_log_ratio.given() ? op.samples : 0; }
+
+  __device__ void add(Element& a, std::int64_t i, std::int64_t s, float e) const {
+    float t = op.grad_z.given() ? op.grad_z[s * op.mu.size() + i] : 0.0f;
+    if (op.grad_log_ratio.given()) {
+      const float by_ratio = op.grad_log_ratio[s * op.mu.shape[0] + a.row];
+      t = fmaf(by_ratio, fmaf(a.deviation, e, a.m), t);
+      a.ratio += by_ratio;
+    }
+    a.t_eps = fmaf(t, e, a.t_eps);
+    a.t += t;
+  }
+
+  __device__ void store(const Element& a, std::int64_t i) const {
+    float by_mu = a.t, by_logvar = draws() > 0 ? a.deviation * a.t_eps : 0.0f;  // deviation may be inf
+    if (op.grad_log_ratio.given()) by_logvar -= a.ratio;
+    if (op.grad_kl.given()) {
+      const float by_kl = op.grad_kl[a.row];
+      by_mu = fmaf(by_kl, a.m, by_mu);
+      by_logvar = fmaf(by_kl, fmaf(a.deviation, a.deviation, -1.0f), by_logvar);
+    }
+    op.grad_mu[i] = by_mu;
+    op.grad_logvar[i] = 0.5f * by_logvar;
+  }
+
+  // Elements that share a block in every draw.
   __device__ void operator()(const Quad& q) const {
-    const std::int64_t rows = op.mu.shape[0];
-    const bool with_z = op.grad_z.given(), with_ratio = op.grad_log_ratio.given();
-    float m[4] = {}, deviation[4] = {}, t_sum[4] = {}, t_eps[4] = {}, ratio = 0;
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      m[w] = op.mu[q.at(w)];
-      deviation[w] = exp(0.5f * op.logvar[q.at(w)]);
+    Element four[4];
+    q.each([&](int w, std::int64_t i) { four[w] = element(i); });
+    for (std::int64_t s = 0; s < draws(); ++s) {
+      Quad drawn = q;
+      drawn.block += static_cast<std::uint64_t>(s * (op.mu.size() / 4));
+      const FourVariates eps = noise_of<NormalNoise>(source, drawn);
+      q.each([&](int w, std::int64_t i) { add(four[w], i, s, eps.value[w]); });
     }
-    for (std::int64_t s = 0; s < op.samples && (with_z || with_ratio); ++s) {
-      const std::int64_t row = s * rows + q.row;
-      const FourVariates eps = noise_of<NormalNoise>(source, q, row);
-      const float by_ratio = with_ratio ? op.grad_log_ratio[row] : 0.0f;
-      ratio += by_ratio;
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        if (!q.has(w)) break;
-        const float e = eps.value[w];
-        float t = with_z ? op.grad_z[s * rows * q.units + q.at(w)] : 0.0f;
-        if (with_ratio) t = fmaf(by_ratio, fmaf(deviation[w], e, m[w]), t);
-        t_eps[w] = fmaf(t, e, t_eps[w]);
-        t_sum[w] += t;
-      }
-    }
-    const float by_kl = op.grad_kl.given() ? op.grad_kl[q.row] : 0.0f;
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      float by_mu = t_sum[w], by_logvar = deviation[w] * t_eps[w];
-      if (!with_z && !with_ratio) by_logvar = 0;  // deviation may be inf
-      if (with_ratio) by_logvar -= ratio;
-      if (op.grad_kl.given()) {
-        by_mu = fmaf(by_kl, m[w], by_mu);
-        by_logvar = fmaf(by_kl, fmaf(deviation[w], deviation[w], -1.0f), by_logvar);
-      }
-      op.grad_mu[q.at(w)] = by_mu;
-      op.grad_logvar[q.at(w)] = 0.5f * by_logvar;
-    }
+    q.each([&](int w, std::int64_t i) { store(four[w], i); });
+  }
+
+  // One element, wherever it is in each draw.
+  __device__ void operator()(std::int64_t i) const {
+    Element one = element(i);
+    for (std::int64_t s = 0; s < draws(); ++s) add(one, i, s, normal_at(source, s * op.mu.size() + i));
+    store(one, i);
   }
 };
 
 void gaussian_reparam_vjp(const sample::GaussianReparamVjp& op) {
-  for_each_quad(op, op.mu.shape[0], op.mu.shape[1], GaussianGradient{op, source_of(op, philox::normal)});
+  const GaussianGradient body{op, NoiseSource(op, philox::normal, op.mu.shape[1])};
+  if (op.samples == 1 || op.mu.size() % 64 == 0) {  // whole superblocks from one draw to the next
+    for_each_quad(op, body.source, op.mu.size(), body);
+  } else {
+    for_each_element(op, op.mu.size(), body);
+  }
 }
 
 // --- Gaussian densities ----------------------------------------------------------------------------------------------
@@ -130,7 +193,7 @@ struct GaussianDensity {
 
   __device__ void operator()(const Team& team, std::int64_t row, bool exists) const {
     const std::int64_t units = op.mu.shape[1];
-    const std::int64_t at = parameter_row(row, op.mu.shape[0], op.samples) * units;
+    const std::int64_t at = parameter_of(row, op.mu.shape[0], op.samples) * units;
     double sum = 0;
     for (std::int64_t d = team.rank; exists && d < units; d += team.size) {
       const float lv = op.logvar[at + d];
@@ -182,13 +245,11 @@ struct LocationScaleDraw {
   NoiseSource source;
 
   __device__ void operator()(const Quad& q) const {
-    const FourVariates v = noise_of<Noise>(source, q, q.row);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      const float x = fmaf(op.scale[q.at(w)], v.value[w], op.loc.given() ? op.loc[q.at(w)] : 0.0f);
-      op.out[q.at(w)] = op.kind == Kind::log_normal ? exp(x) : x;
-    }
+    const FourVariates v = noise_of<Noise>(source, q);
+    q.each([&](int w, std::int64_t i) {
+      const float x = fmaf(op.scale[i], v.value[w], op.loc.given() ? op.loc[i] : 0.0f);
+      op.out[i] = op.kind == Kind::log_normal ? exp(x) : x;
+    });
   }
 };
 
@@ -198,23 +259,22 @@ struct LocationScaleGradient {
   NoiseSource source;
 
   __device__ void operator()(const Quad& q) const {
-    const FourVariates v = noise_of<Noise>(source, q, q.row);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if (!q.has(w)) break;
-      float g = op.grad[q.at(w)];
-      if (op.kind == Kind::log_normal) g *= op.y[q.at(w)];
-      if (op.grad_loc.given()) op.grad_loc[q.at(w)] = g;
-      op.grad_scale[q.at(w)] = g * v.value[w];
-    }
+    const FourVariates v = noise_of<Noise>(source, q);
+    q.each([&](int w, std::int64_t i) {
+      float g = op.grad[i];
+      if (op.kind == Kind::log_normal) g *= op.y[i];
+      if (op.grad_loc.given()) op.grad_loc[i] = g;
+      op.grad_scale[i] = g * v.value[w];
+    });
   }
 };
 
-// Body<Noise> over a matrix, with the noise of the op's kind.
-template <template <class> class Body, class Op>
-void with_noise_of_kind(const Op& op, std::int64_t rows, std::int64_t units) {
+// Body<Noise> over the elements of `matrix`, with the noise of the op's kind.
+template <template <class> class Body, class Op, class Matrix>
+void with_noise_of_kind(const Op& op, const Matrix& matrix) {
   const auto run = [&](auto noise, philox::Domain domain) {
-    for_each_quad(op, rows, units, Body<decltype(noise)>{op, source_of(op, domain)});
+    const NoiseSource source(op, domain, matrix.shape[1]);
+    for_each_quad(op, source, matrix.size(), Body<decltype(noise)>{op, source});
   };
   switch (op.kind) {
     case Kind::normal:
@@ -227,13 +287,9 @@ void with_noise_of_kind(const Op& op, std::int64_t rows, std::int64_t units) {
   }
 }
 
-void location_scale(const sample::LocationScale& op) {
-  with_noise_of_kind<LocationScaleDraw>(op, op.out.shape[0], op.out.shape[1]);
-}
+void location_scale(const sample::LocationScale& op) { with_noise_of_kind<LocationScaleDraw>(op, op.out); }
 
-void location_scale_vjp(const sample::LocationScaleVjp& op) {
-  with_noise_of_kind<LocationScaleGradient>(op, op.grad.shape[0], op.grad.shape[1]);
-}
+void location_scale_vjp(const sample::LocationScaleVjp& op) { with_noise_of_kind<LocationScaleGradient>(op, op.grad); }
 
 }  // namespace
 

@@ -57,8 +57,8 @@ def parts(a):
 def bernoulli_reference(a, size):
     """Every term is negative, so relative errors stay: 1 - t, its product and the sum take 3 roundings.
 
-    The tail has 1.1 ulp, 2.2 U of itself, and as much of its logarithm; squares below 2^-52 are left out. Two terms meet
-    in one more rounding, two tails in two. The sum is rounded to float32: 7 U in all.
+    The tail has 1.1 ulp, 2.2 U of itself, and as much of its logarithm; squares below 2^-52 are left out. Two terms
+    meet in one more rounding, two tails in two. The sum is rounded to float32: 7 U in all.
     """
     x, tail, weight, *_ = parts(a)
     value = -(weight * x + tail).sum(1)

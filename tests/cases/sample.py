@@ -23,6 +23,7 @@ SIZES = (
     {"n": 1, "units": 40_000},
     {"n": 700, "units": 100},
     {"n": 5, "units": 140, "step": 2**32 + 7, "first_row": 2**32 - 5},
+    {"n": 3, "units": 100, "first_row": 2**30 // 100 - 1},  # from one row of Philox to the next
     {"n": 2, "units": 140, "step": 2**56 - 1},
 )
 BENCH = {"n": 1000, "units": 1024}

@@ -32,6 +32,7 @@ SIZES = (
     {"n": 7, "units": 10, "tau": 1e-40},
     {"n": 7, "units": 20, "tau": 1e30},
     {"n": 5, "units": 70, "step": 2**32 + 7, "first_row": 2**32 - 5},
+    *({"n": 3, "units": u, "first_row": 2**30 // u - 1} for u in (30, 300)),  # between rows of Philox
 )
 HARD = (
     *({"n": 7, "units": u, "hard": True} for u in (1, 2, 10, 16, 17, 40)),

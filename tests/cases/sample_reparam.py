@@ -13,7 +13,7 @@ from gencore.kernels import sample as kernels
 from .case import Bad, Case, Expected
 from .rbm import KEY, KEY_BAD, counters_bad
 
-# units: around 4, 8, 16 lanes, 32 (short rows), 64 and 128 (superblocks), 1024 (tiles); n: one and more tasks.
+# units: around 4, 8, 16 lanes, 64 (superblocks), 128 (short rows on a device), 1024 (tiles); n: one and more tasks.
 # `rows` with n = 1 where there are several draws of each row: their batch cannot be cut.
 SIZES = (
     {"n": 3, "units": 5},
@@ -26,11 +26,13 @@ SIZES = (
     {"n": 5000, "units": 1},
     {"n": 400, "units": 100},
     {"n": 5, "units": 70, "step": 2**32 + 7, "first_row": 2**32 - 5},
+    *({"n": 3, "units": u, "first_row": 2**30 // u - 1} for u in (30, 300)),  # between rows of Philox
 )
 DRAWS = (
     {"n": 1, "rows": 5, "units": 17, "samples": 3},
     {"n": 1, "rows": 1, "units": 20, "samples": 2000},
     {"n": 1, "rows": 70, "units": 40, "samples": 13},
+    {"n": 1, "rows": 48, "units": 20, "samples": 5},  # whole superblocks from one draw to the next
     {"n": 1, "rows": 3, "units": 1100, "samples": 2},
     {"n": 1, "rows": 900, "units": 20, "samples": 2},
 )
