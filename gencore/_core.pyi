@@ -39,6 +39,7 @@ def dense_linear_vjp(
     grad_x: Array | None = None,
     grad_w: Array | None = None,
     grad_bias: Array | None = None,
+    grad_z: Array | None = None,
     activation: int | None = None,
 ) -> None: ...
 def dense_bernoulli_log_prob(
@@ -341,6 +342,44 @@ def rbm_stochastic_pseudo_log_likelihood(
     key: int | None = None,
     step: int | None = None,
     first_row: int | None = None,
+) -> None: ...
+def conv_conv2d(
+    *,
+    x: Array | None = None,
+    w: Array | None = None,
+    bias: Array | None = None,
+    out: Array | None = None,
+    activation: int | None = None,
+    stride_h: int | None = None,
+    stride_w: int | None = None,
+    pad_top: int | None = None,
+    pad_left: int | None = None,
+    mask: int | None = None,
+    channel_groups: int | None = None,
+) -> None: ...
+def conv_conv2d_input(
+    *,
+    grad: Array | None = None,
+    w: Array | None = None,
+    out: Array | None = None,
+    stride_h: int | None = None,
+    stride_w: int | None = None,
+    pad_top: int | None = None,
+    pad_left: int | None = None,
+    mask: int | None = None,
+    channel_groups: int | None = None,
+) -> None: ...
+def conv_conv2d_weight(
+    *,
+    x: Array | None = None,
+    grad: Array | None = None,
+    out: Array | None = None,
+    stride_h: int | None = None,
+    stride_w: int | None = None,
+    pad_top: int | None = None,
+    pad_left: int | None = None,
+    mask: int | None = None,
+    channel_groups: int | None = None,
 ) -> None: ...
 def optim_sgd(
     *,

@@ -320,9 +320,64 @@ void input_phase(const conv::Conv2dInput& op, const Taps& taps, const Phase& row
   sum_stretches(in, out, all, Identity{});
 }
 
+// Adds the part of one tap, a plane of the size of grad, to a plane of the result, dy down and dx to the right.
+void add_part(const conv::Conv2dInput& op, const float* part, std::int64_t dy, std::int64_t dx, float* out) {
+  const std::int64_t width = op.out.shape[2], columns = op.grad.shape[2], stride = op.stride_w;
+  const std::int64_t begin = dx < 0 ? min_of(ceil_div(-dx, stride), columns) : 0;
+  const std::int64_t end = width > dx ? min_of(ceil_div(width - dx, stride), columns) : 0;
+  for (std::int64_t y = 0; y < op.grad.shape[1]; ++y, part += columns) {
+    const std::int64_t row = y * op.stride_h + dy;
+    if (row < 0 || row >= op.out.shape[1]) continue;
+    float* to = out + row * width + dx;
+    if (stride == 1) {
+      for (std::int64_t x = begin; x < end; ++x) to[x] += part[x];
+    } else {
+      for (std::int64_t x = begin; x < end; ++x) to[x * stride] += part[x];
+    }
+  }
+}
+
+// Few channels fill few lanes. Then one product makes every tap's part of the result, (taps, channels) by pixels, and the
+// parts are added where they belong: lanes are pixels.
+void input_by_taps(const conv::Conv2dInput& op, const Taps& taps) {
+  const std::int64_t height = op.out.shape[1], width = op.out.shape[2], pixels = op.grad.shape[1] * op.grad.shape[2];
+  const std::int64_t channels = taps.c_in, planes = height * width;
+  // Taps that count come first in w; a centre with colours counts in part.
+  std::int64_t whole = 0;
+  for (std::int64_t ky = 0; ky < taps.kh; ++ky) whole += taps.columns(ky);
+  const std::int64_t centre = taps.groups > 1 ? --whole : -1;
+  const std::int64_t rows = (whole + (centre < 0 ? 0 : 1)) * channels, colour = channels / taps.groups;
+  parallel_for(op.grad.shape[0], [&](std::int64_t n) {
+    Scratch scratch(4 * static_cast<std::size_t>(rows * pixels + channels * planes) + 128);
+    float* parts = scratch.carve<float>(static_cast<std::size_t>(rows * pixels));
+    float* planar = scratch.carve<float>(static_cast<std::size_t>(channels * planes));
+    const float* grad = op.grad.data + n * pixels * taps.c_out;
+    gemm(whole * channels, pixels, taps.c_out, op.w.data, taps.c_out, 1, grad, 1, taps.c_out, parts, pixels,
+         Identity{});
+    for (std::int64_t g = 0; centre >= 0 && g < taps.groups; ++g) {
+      const std::int64_t row = centre * channels + g * colour;
+      const Range seen = taps.outputs(taps.kh / 2, taps.kw / 2, g);
+      gemm(colour, pixels, seen.end - seen.begin, op.w.data + row * taps.c_out + seen.begin, taps.c_out, 1,
+           grad + seen.begin, 1, taps.c_out, parts + row * pixels, pixels, Identity{});
+    }
+    std::memset(planar, 0, 4 * static_cast<std::size_t>(channels * planes));
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t tap = row / channels, dy = tap / taps.kw - op.pad_top, dx = tap % taps.kw - op.pad_left;
+      add_part(op, parts + row * pixels, dy, dx, planar + row % channels * planes);
+    }
+    float* out = op.out.data + n * planes * channels;
+    for (std::int64_t i = 0; i < planes; ++i) {
+      for (std::int64_t c = 0; c < channels; ++c) out[i * channels + c] = planar[c * planes + i];
+    }
+  });
+}
+
+constexpr std::int64_t few_channels = 8;
+
 void conv2d_input(const conv::Conv2dInput& op) {
   const Taps taps(op, op.w);
   if (taps.c_in == 0) return;
+  if (taps.c_in < few_channels) return input_by_taps(op, taps);
   for (std::int64_t y = 0; y < op.stride_h; ++y) {
     for (std::int64_t x = 0; x < op.stride_w; ++x) {
       input_phase(op, taps, Phase(y, op.out.shape[1], op.stride_h, op.pad_top, taps.kh),

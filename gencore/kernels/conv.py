@@ -1,8 +1,8 @@
 """Convolutions of images (N, H, W, C), plain, transposed and masked.
 
-Kernels are (kh, kw, C_in, C_out). As everywhere in this field, "convolution" does not turn the kernel around:
-``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - pad, x stride + j - pad] w[i, j]``, with 0 beyond the image.
-Products run straight along the rows of pixels; no window is copied, and a masked tap costs nothing.
+Kernels are (kh, kw, C_in, C_out). As everywhere in this field, "convolution" does not turn the kernel around: a pixel
+of the result is ``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - pad, x stride + j - pad] w[i, j]``,
+with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs nothing.
 """
 
 from collections.abc import Sequence

@@ -138,7 +138,7 @@ SLOPE = {  # of the activation, in terms of its value y
 }
 
 
-def layer(m, columns, k, activation="identity", without=(), n=1, binary=None):
+def layer(m, columns, k, activation="identity", without=(), n=1, binary=None, with_grad_z=False):
     """`n` is 1: the batch is summed over."""
     return {
         "n": n,
@@ -148,6 +148,7 @@ def layer(m, columns, k, activation="identity", without=(), n=1, binary=None):
         "activation": activation,
         "without": without,
         "binary": binary,
+        "with_grad_z": with_grad_z,
     }
 
 
@@ -169,6 +170,8 @@ def linear_vjp_inputs(rng, size):
 def linear_vjp_outputs(size):
     m, n, k = size["m"], size["columns"], size["k"]
     shapes = {"grad_x": ((m, k), np.float32), "grad_w": ((k, n), np.float32), "grad_bias": ((n,), np.float32)}
+    if size["with_grad_z"]:
+        shapes["grad_z"] = ((m, n), np.float32)
     return {name: shape for name, shape in shapes.items() if name not in size["without"]}
 
 
@@ -192,10 +195,18 @@ def linear_vjp_reference(a, size):
         magnitude = (np.abs(dz) + error).sum(0)
         bound = error.sum(0) + (min(len(dz), 32) + 1) * U * magnitude
         expected["grad_bias"] = Expected(dz.sum(0), bound)
+    if size["with_grad_z"]:
+        expected["grad_z"] = Expected(dz, error)
     return expected
 
 
 def linear_vjp_public(a, s):
+    if s["with_grad_z"]:
+        wanted = {"activation": s["activation"], "bias": "grad_bias" not in s["without"]}
+        found = dict(
+            zip(("grad_z", "grad_bias"), kernels.activation_vjp(a["grad"], a["y"], **wanted), strict=True)
+        )
+        return {name: found[name] for name in linear_vjp_outputs(s)}
     needs = tuple(name not in s["without"] for name in ("grad_x", "grad_w", "grad_bias"))
     arrays = [a.get(name) for name in ("grad", "x", "w", "y")]
     grads = kernels.linear_vjp(*arrays, activation=s["activation"], needs=needs)
@@ -217,6 +228,10 @@ LINEAR_VJP = Case(
         # Several stretches of rows, on threads and not; blocks of k.
         layer(32, 7, 5, "softplus"), layer(65, 70, 40, "softplus"), layer(33, 8, 31, "softplus"),
         layer(300, 130, 70, "logistic"), layer(600, 64, 300, "relu"),
+        # dz itself.
+        *(layer(m, n, 3, name, ("grad_x", "w", "grad_w", "x"), with_grad_z=True)
+          for m, n, name in ((1, 1, "tanh"), (65, 17, "relu"), (700, 70, "logistic"), (9, 5, "softplus"))),
+        layer(9, 5, 3, "tanh", ("grad_x", "w", "grad_w", "x", "grad_bias"), with_grad_z=True),
         # Bytes of 0 and 1.
         *(layer(m, n, k, "tanh", binary=0.3) for m, n, k in ((1, 1, 1), (63, 17, 65), (65, 129, 64), (300, 20, 130))),
         layer(0, 3, 2, "tanh", binary=0.5), layer(64, 130, 63, "identity", ("y", "grad_x", "w"), binary=0.5),
@@ -226,7 +241,7 @@ LINEAR_VJP = Case(
     outputs=linear_vjp_outputs,
     reference=linear_vjp_reference,
     public=linear_vjp_public,
-    optional=frozenset({"x", "w", "y", "grad_x", "grad_w", "grad_bias"}),
+    optional=frozenset({"x", "w", "y", "grad_x", "grad_w", "grad_bias", "grad_z"}),
     bad=(
         *(Bad(name, None, ValueError, ("given", "nothing")) for name in ("x", "w", "y")),
         Bad("x", lambda a: a["x"][1:], ValueError, ("the rows of grad",)),
@@ -235,6 +250,7 @@ LINEAR_VJP = Case(
         Bad("y", lambda a: a["y"][1:], ValueError, ("the shape of grad",)),
         Bad("grad_x", lambda a: a["grad_x"][1:].copy(), ValueError, ("the rows of grad and of w",)),
         Bad("grad_w", lambda a: a["grad_w"][1:].copy(), ValueError, ("the columns of x and of grad",)),
+        Bad("grad_z", lambda a: np.empty((1, 2), np.float32), ValueError, ("the shape of grad",)),
         Bad("grad_bias", lambda a: a["grad_bias"][1:].copy(), ValueError, ("the columns of grad",)),
         Bad("x", lambda a: part_of(a, "grad_w", "x"), ValueError, ("grad_w to share no memory with x",)),
         Bad("grad_bias", lambda a: part_of(a, "grad_w", "grad_bias"), ValueError, ("share no memory with grad_bias",)),

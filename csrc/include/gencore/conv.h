@@ -63,7 +63,8 @@ struct Conv2d : Geometry {
   }
 };
 
-// The gradient of <grad, x * w> for x: the transposed convolution.
+// The gradient of <grad, x * w> for x: the transposed convolution. Chains as Conv2d's, backwards; with fewer than 8 input
+// channels a chain for each tap, which are then added.
 struct Conv2dInput : Geometry {
   static constexpr const char* name = "conv.conv2d_input";
   Images<const float> grad{};  // (N, H', W', C_out)

@@ -1,0 +1,288 @@
+"""Convolutions beyond their rows of the grid: gradients through the tape, receptive fields, wrong calls."""
+
+import re
+
+import numpy as np
+import pytest
+from cases.dense import ACTIVATIONS, TRUTH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import convolution
+from reference.rounding import U
+
+import gencore as gc
+from gencore.kernels import conv
+
+
+def float32(rng, *shape):
+    return rng.normal(0, 1, shape).astype(np.float32)
+
+
+# --- gradients ----------------------------------------------------------------------------------------------
+
+
+def slope(f, arrays, directions, h=1e-3):
+    """The derivative of f along directions, in float64; an error of the order h^4."""
+
+    def difference(h):
+        ends = [f(*(a + s * h * d for a, d in zip(arrays, directions, strict=True))) for s in (1, -1)]
+        return (ends[0] - ends[1]) / (2 * h)
+
+    return (4 * difference(h / 2) - difference(h)) / 3
+
+
+def curvature(f, arrays, d, e):
+    """The derivative of that along e."""
+    return slope(lambda *a: slope(f, a, d, 4e-3), arrays, e, 4e-3)
+
+
+LAYERS = {
+    "plain": lambda x, w, b: lambda m: m.conv2d(x, w, b, padding="same", activation="tanh"),
+    "strided": lambda x, w, b: (
+        lambda m: m.conv2d(x, w, b, stride=(2, 3), padding=(1, 2), activation="softplus")
+    ),
+    "A": lambda x, w, b: lambda m: m.masked_conv2d(x, w, b, "A", activation="logistic"),
+    "B": lambda x, w, b: lambda m: m.masked_conv2d(x, w, b, "B", activation="tanh"),
+    "B, colours": lambda x, w, b: lambda m: m.masked_conv2d(x, w, b, "B", 2, activation="tanh"),
+    "rows": lambda x, w, b: lambda m: m.masked_conv2d(x, w, b, "rows-A", activation="tanh"),
+    "transposed": lambda x, w, b: (
+        lambda m: m.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1)
+    ),
+}
+
+
+class Reference:
+    """The functions of `gencore.kernels.conv` in float64."""
+
+    @staticmethod
+    def conv2d(x, w, b, stride=(1, 1), padding="same", activation="identity"):
+        if padding == "same":
+            size, padding = x.shape[1:3], tuple(k // 2 for k in w.shape[:2])
+        else:
+            pads = zip(x.shape[1:3], padding, w.shape[:2], stride, strict=True)
+            size = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in pads)
+        return TRUTH[activation](convolution.forward(x, w, size, stride, padding) + b)
+
+    @staticmethod
+    def masked_conv2d(x, w, b, mask, groups=1, activation="identity"):
+        return Reference.conv2d(x, w * convolution.visible(mask, *w.shape, groups), b, activation=activation)
+
+    @staticmethod
+    def conv_transpose2d(x, w, b, stride, padding, output_padding):
+        size = tuple(
+            (n - 1) * stride - 2 * padding + k + output_padding
+            for n, k in zip(x.shape[1:3], w.shape[:2], strict=True)
+        )
+        return convolution.for_input(x, w, size, (stride, stride), (padding, padding)) + b
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_first_and_second_derivatives(name):
+    """Along random directions; as many roundings as sums have terms, and 50 of element by element."""
+    rng = np.random.default_rng(len(name))
+    channels = (4, 6)
+    x, w, b = float32(rng, 2, 4, 5, 4), float32(rng, 3, 3, *channels) / 3, float32(rng, 6)
+    if name == "transposed":
+        w, b = float32(rng, 3, 3, 6, 4) / 3, float32(rng, 6)
+    layer = LAYERS[name]
+    out = layer(x, w, b)(conv)
+    c = float32(rng, *out.shape)
+
+    def loss(y):
+        return np.sum(c * y + 0.5 * y * y)
+
+    def f(x, w, b):
+        return float(loss(layer(x, w, b)(Reference)))
+
+    arrays = [a.astype(np.float64) for a in (x, w, b)]
+    d, e = ([float32(rng, *a.shape) for a in arrays] for _ in "de")
+    leaves = [gc.tensor(a, requires_grad=True) for a in (x, w, b)]
+    first = gc.grad(loss(layer(*leaves)(conv)), leaves, create_graph=True)
+    along = sum(np.sum(g * v) for g, v in zip(first, d, strict=True))
+    second = gc.grad(along, leaves)
+    magnitude = sum(float(np.sum(np.abs(g.numpy() * v))) for g, v in zip(first, d, strict=True))
+    terms = 9 * 6 + out[0, :, :, 0].size + 50
+    assert abs(float(along.numpy()) - slope(f, arrays, d)) <= terms * U * magnitude
+    found = sum(float(np.sum(h.numpy().astype(np.float64) * v)) for h, v in zip(second, e, strict=True))
+    scale = sum(float(np.sum(np.abs(h.numpy() * v))) for h, v in zip(second, e, strict=True))
+    expected = curvature(f, arrays, d, e)
+    assert abs(expected) > 1e-3 * scale
+    assert abs(found - expected) <= 4 * terms * U * scale + 1e-7 * abs(expected)
+
+
+def test_masked_taps_have_gradient_0_and_nan_in_them_reaches_nothing():
+    rng = np.random.default_rng(3)
+    w = float32(rng, 3, 3, 2, 4)
+    hidden = convolution.visible("A", 3, 3, 2, 4, 2) == 0
+    w[hidden] = np.nan
+    x, w = gc.tensor(float32(rng, 2, 5, 5, 2), requires_grad=True), gc.tensor(w, requires_grad=True)
+    y = conv.masked_conv2d(x, w, None, "A", 2)
+    y.sum().backward()
+    assert np.isfinite(y.numpy()).all()
+    assert np.isfinite(x.grad.numpy()).all()
+    assert np.array_equal(w.grad.numpy() == 0, hidden)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradient_of_the_bias_alone(activation):
+    rng = np.random.default_rng(4)
+    x, w = float32(rng, 2, 4, 4, 3), float32(rng, 3, 3, 3, 5)
+    b = gc.tensor(float32(rng, 5), requires_grad=True)
+    y = conv.conv2d(x, w, b, padding=1, activation=activation)
+    y.sum().backward()
+    z = convolution.forward(x.astype(float), w.astype(float), (4, 4), (1, 1), (1, 1)) + b.numpy()
+    h = 1e-6
+    exact = ((TRUTH[activation](z + h) - TRUTH[activation](z - h)) / (2 * h)).sum((0, 1, 2))
+    np.testing.assert_allclose(b.grad.numpy(), exact, rtol=1e-4, atol=1e-4)
+
+
+# --- receptive fields ---------------------------------------------------------------------------------------
+
+
+def field(layers, shape, pixel, channel):
+    """Where an output's gradient does not vanish: (h, w, c) bool."""
+    x = gc.tensor(np.zeros((1, *shape), np.float32), requires_grad=True)
+    y = x
+    for layer in layers:
+        y = layer(y)
+    y[0, pixel[0], pixel[1], channel].backward()
+    return x.grad.numpy()[0] != 0
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 2), (4, 3), (3, 4)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_no_later_pixel_or_colour_is_seen_and_all_near_earlier_ones_are(kernel, groups):
+    """A then B: raster order of pixels, order of colours; positive weights, so that nothing cancels."""
+    rng = np.random.default_rng(5)
+    h, w, colours = 6, 7, groups
+    first = (0.1 + rng.random((*kernel, colours, 2 * groups))).astype(np.float32)
+    second = (0.1 + rng.random((*kernel, 2 * groups, colours))).astype(np.float32)
+    layers = [
+        lambda x: conv.masked_conv2d(x, first, None, "A", groups),
+        lambda x: conv.masked_conv2d(x, second, None, "B", groups),
+    ]
+    place = np.arange(h * w * colours).reshape(h, w, colours)  # in the order of generation
+    for pixel in ((0, 0), (2, 3), (5, 6), (3, 0)):
+        for colour in range(colours):
+            seen = field(layers, (h, w, colours), pixel, colour)
+            now = place[(*pixel, colour)]
+            assert not seen[place >= now].any(), "a later pixel or colour leaks"
+            left = pixel[1] > 0
+            if left:
+                assert seen[pixel[0], pixel[1] - 1].all()
+            if pixel[0] > 0:
+                assert seen[pixel[0] - 1, pixel[1]].all()
+            assert seen[pixel][:colour].all()
+
+
+def test_vertical_and_horizontal_stacks_see_all_rows_above_and_all_that_is_left():
+    rng = np.random.default_rng(6)
+    down = [(0.1 + rng.random((3, 3, 1, 1))).astype(np.float32) for _ in range(6)]
+    across = (0.1 + rng.random((1, 3, 1, 1))).astype(np.float32)
+
+    def both(x):
+        v = conv.masked_conv2d(x, down[0], None, "rows-A")
+        h = conv.masked_conv2d(x, across, None, "A") + v
+        for w in down[1:]:
+            v = conv.masked_conv2d(v, w, None, "rows-B")
+            h = conv.masked_conv2d(h, across, None, "B") + v
+        return h
+
+    seen = field([both], (6, 6, 1), (3, 2), 0)[:, :, 0]
+    assert seen[:3].all(), "no blind spot"
+    assert seen[3].tolist() == [True, True, False, False, False, False]
+    assert not seen[4:].any()
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_geometry(data):
+    """Forward and both gradients against float64."""
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    pad = tuple(data.draw(st.integers(0, k - 1)) for k in kernel)
+    stride = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    image = tuple(data.draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, pad, strict=True))
+    channels = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x, w = (
+        gc.tensor(float32(rng, *shape), requires_grad=True)
+        for shape in ((2, *image, channels[0]), (*kernel, *channels))
+    )
+    y = conv.conv2d(x, w, stride=stride, padding=pad)
+    g = float32(rng, *y.shape)
+    y.backward(g)
+    x64, w64, g64 = (a.astype(np.float64) for a in (x.numpy(), w.numpy(), g))
+    for found, function, args in (
+        (y, convolution.forward, (x64, w64, y.shape[1:3])),
+        (x.grad, convolution.for_input, (g64, w64, image)),
+        (w.grad, convolution.for_weight, (x64, g64, kernel)),
+    ):
+        exact = function(*args, stride, pad)
+        magnitude = function(*(np.abs(a) for a in args[:2]), args[2], stride, pad)
+        terms = kernel[0] * kernel[1] * max(channels) + 2 * y.shape[1] * y.shape[2] + 4
+        assert np.all(np.abs(found.numpy() - exact) <= terms * U * magnitude)
+
+
+def test_transposed_convolution_undoes_the_shape_of_a_convolution():
+    for size in range(6, 10):
+        for stride, padding, kernel in ((1, 0, 3), (2, 1, 3), (3, 2, 4), (2, 0, 2)):
+            x, w = np.zeros((1, size, size, 2), np.float32), np.zeros((kernel, kernel, 2, 3), np.float32)
+            y = conv.conv2d(x, w, stride=stride, padding=padding)
+            rest = (size + 2 * padding - kernel) % stride
+            back = conv.conv_transpose2d(y, w, stride=stride, padding=padding, output_padding=rest)
+            assert back.shape == x.shape
+
+
+X, W = np.zeros((2, 5, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: conv.conv2d(X[0], W), "conv.conv2d: expected x of shape (N, H, W, C), received shape (5, 6, 3)"),
+        (lambda: conv.conv2d(X, W[0]), "expected weight of shape (kh, kw, C_in, C_out), received shape (3, 3, 4)"),
+        (lambda: conv.conv2d([1], W), "received list"),
+        (lambda: conv.conv2d(X, W, stride=0), "expected stride to be an integer of at least 1, or two, received 0"),
+        (lambda: conv.conv2d(X, W, stride=(1, 2, 3)), "received (1, 2, 3)"),
+        (lambda: conv.conv2d(X, W, stride=2, padding="same"), "expected padding to be numbers with a stride"),
+        (lambda: conv.conv2d(X, W, padding=3), "expected padding below the kernel's size (3, 3), received (3, 3)"),
+        (lambda: conv.conv2d(X[:, :2], W), "expected x of at least the kernel's size (3, 3)"),
+        (lambda: conv.conv2d(X, W, activation="swish"), "expected activation to be one of identity, logistic"),
+        (lambda: conv.masked_conv2d(X, W, None, "C"), "masked_conv2d: expected mask to be 'A', 'B', 'rows-A'"),
+        (lambda: conv.masked_conv2d(X, W, None, "B", 3), "the output channels of w"),
+        (lambda: conv.masked_conv2d(X, W[:, :, :2].copy()), "masked_conv2d: expected weight of shape (3, 3, 3, 4)"),
+        (lambda: conv.conv_transpose2d(X, np.zeros((3, 3, 4, 3), np.float32), stride=2, output_padding=2),
+         "conv_transpose2d: expected output_padding below stride (2, 2), received (2, 2)"),
+    ],
+)  # fmt: skip
+def test_wrong_calls_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call()
+
+
+def test_float64_images_are_refused():
+    with pytest.raises(TypeError, match=r"masked_conv2d: expected x of dtype float32 .*received float64"):
+        conv.masked_conv2d(X.astype(float), W)
+    with pytest.raises(TypeError, match=r"conv2d: expected weight to be contiguous in C order"):
+        conv.conv2d(X, np.asfortranarray(W))
+
+
+@pytest.mark.parametrize("mask", ["A", "B"])
+def test_torch_agrees(mask):
+    """Up to the rounding of 80 terms, 6 sqrt(80) U of their magnitudes."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(8)
+    x, w, b = float32(rng, 3, 9, 8, 5), float32(rng, 5, 5, 5, 7), float32(rng, 7)
+    seen = convolution.visible(mask, *w.shape)
+    y = conv.masked_conv2d(x, w, b, mask)
+    theirs = torch.nn.functional.conv2d(
+        torch.tensor(x.transpose(0, 3, 1, 2)),
+        torch.tensor((w * seen).transpose(3, 2, 0, 1).astype(np.float32)),
+        torch.tensor(b),
+        padding=2,
+    )
+    magnitude = convolution.forward(np.abs(x), np.abs(w * seen), (9, 8), (1, 1), (2, 2)) + np.abs(b)
+    assert np.all(np.abs(y - theirs.numpy().transpose(0, 2, 3, 1)) <= 110 * U * magnitude)
