@@ -2,7 +2,8 @@
 
 Kernels are (kh, kw, C_in, C_out). As everywhere in this field, "convolution" does not turn the kernel around: a pixel
 of the result is ``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - pad, x stride + j - pad] w[i, j]``,
-with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs nothing.
+with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs
+nothing.
 """
 
 from collections.abc import Sequence
@@ -209,7 +210,7 @@ def conv_transpose2d(
     if min(size) < 0:
         raise ValueError(f"{op}: expected padding that leaves a result, received {pads}")
     options = _options(strides, pads, 0, 1)
-    out = _conv2d_input(x, weight, size=size, **options)
+    out: Float32Array = _conv2d_input(x, weight, size=size, **options)
     return out if bias is None else out + bias
 
 
@@ -217,7 +218,7 @@ def conv_transpose2d(
 
 
 @primitive
-def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, int], activation: str, **options: int) -> Any:
+def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, ...], activation: str, **options: int) -> Any:
     out = np.empty(_shape(x, 0, 1, size, w, 3), _FLOAT32)
     _core.conv_conv2d(
         x=x, w=w, bias=bias, out=out, activation=dense.activation_code("conv.conv2d", activation), **options
@@ -226,14 +227,14 @@ def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, int], activation: str
 
 
 @primitive
-def _conv2d_input(grad: Any, w: Any, *, size: tuple[int, int], **options: int) -> Any:
+def _conv2d_input(grad: Any, w: Any, *, size: tuple[int, ...], **options: int) -> Any:
     out = np.empty(_shape(grad, 0, 1, size, w, 2), _FLOAT32)
     _core.conv_conv2d_input(grad=grad, w=w, out=out, **options)
     return out
 
 
 @primitive
-def _conv2d_weight(x: Any, grad: Any, *, kernel: tuple[int, int], **options: int) -> Any:
+def _conv2d_weight(x: Any, grad: Any, *, kernel: tuple[int, ...], **options: int) -> Any:
     out = np.empty((*kernel, *_shape(x, 3, 4, (), grad, 3)), _FLOAT32)
     _core.conv_conv2d_weight(x=x, grad=grad, out=out, **options)
     return out
@@ -256,7 +257,7 @@ def _conv2d_rule(
     _bias: Any,
     *,
     size: tuple[int, int],
-    activation: str,
+    activation: dense.Activation,
     **options: int,
 ) -> tuple[Any, Any, Any]:
     dz, by_bias = dense.activation_vjp(contiguous(g), ans, activation=activation, bias=needs[2])
@@ -305,17 +306,17 @@ def _convolve(
     stride: tuple[int, ...],
     before: tuple[int, ...],
     behind: tuple[int, ...] | None,
-    activation: str,
+    activation: dense.Activation,
     *,
     mask: int,
     groups: int,
-) -> Any:
+) -> Float32Array:
     """A convolution with so much padding before and behind the image; None keeps the size."""
     dense.activation_code(op, activation)
     height_width, kernel = _image_size(op, "x", x), _kernel(op, "weight", weight)
     if any(p >= k for p, k in zip(before, kernel, strict=True)):
         raise ValueError(f"{op}: expected padding below the kernel's size {kernel}, received {before}")
-    size = height_width
+    size: tuple[int, ...] = height_width
     if behind is not None:
         spans = [n + a + b - k for n, a, b, k in zip(height_width, before, behind, kernel, strict=True)]
         if min(spans) < 0:
@@ -331,6 +332,7 @@ def _convolve(
         )
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("conv.conv2d", op).replace(" w ", " weight ")) from None
+    return result
 
 
 def _options(stride: tuple[int, ...], pad: tuple[int, ...], mask: int, groups: int) -> dict[str, int]:
