@@ -326,10 +326,9 @@ def _convolve(
         size = (spans[0] // stride[0] + 1, spans[1] // stride[1] + 1)
     if kernel == (1, 1) == stride and groups == 1 and mask in (0, 2) and weight.shape[2:3] == x.shape[3:]:
         return dense.linear(x, np.reshape(weight, weight.shape[2:]), bias, activation=activation)
+    options = _options(stride, before, mask, groups)
     try:
-        return _conv2d(
-            x, weight, bias, size=size, activation=activation, **_options(stride, before, mask, groups)
-        )
+        result: Float32Array = _conv2d(x, weight, bias, size=size, activation=activation, **options)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("conv.conv2d", op).replace(" w ", " weight ")) from None
     return result
