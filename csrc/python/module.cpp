@@ -129,6 +129,7 @@ PYBIND11_MODULE(_core, m) {
 #undef family
 #define family conv
   GENCORE_CONV_OPS(X)
+  GENCORE_PIXELS_OPS(X)
 #undef family
 #define family optim
   GENCORE_OPTIM_OPS(X)

@@ -61,6 +61,7 @@ GENCORE_DENSE_OPS(X)
 #undef X
 #define X(Op) GENCORE_RUN(conv, Op)
 GENCORE_CONV_OPS(X)
+GENCORE_PIXELS_OPS(X)
 #undef X
 #define X(Op) GENCORE_RUN(sample, Op)
 GENCORE_SAMPLE_OPS(X)

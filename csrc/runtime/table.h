@@ -5,6 +5,7 @@
 #include "gencore/conv.h"
 #include "gencore/dense.h"
 #include "gencore/optim.h"
+#include "gencore/pixels.h"
 #include "gencore/rbm.h"
 #include "gencore/sample.h"
 
@@ -19,6 +20,7 @@ struct DenseTable {
 struct ConvTable {
 #define family conv
   GENCORE_CONV_OPS(GENCORE_SLOT)
+  GENCORE_PIXELS_OPS(GENCORE_SLOT)
 #undef family
 };
 struct SampleTable {
@@ -58,7 +60,8 @@ GENCORE_API void register_cuda_table(const Table* table);
 // CMakeLists.txt lists the same names.
 #define GENCORE_SOURCES(X) \
   X(dense)                 \
-  X(dense_loss) X(conv) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
+  X(dense_loss)            \
+  X(conv) X(pixels) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
 #define GENCORE_DECLARE_LEVEL(level)    \

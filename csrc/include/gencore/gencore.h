@@ -8,6 +8,7 @@
 #include "gencore/model_file.h"
 #include "gencore/op.h"
 #include "gencore/optim.h"
+#include "gencore/pixels.h"
 #include "gencore/random.h"
 #include "gencore/rbm.h"
 #include "gencore/runtime.h"

@@ -45,6 +45,8 @@ enum Domain : std::uint32_t {
   gumbel = 18,
   relaxed_bernoulli = 19,
   gumbel_softmax = 20,
+  pixel_head = 23,
+  pixel_tail = 24,
   generator_child = 254,  // gencore.Generator: the key is its seed
   generator_key = 255,
 };

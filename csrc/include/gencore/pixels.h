@@ -1,0 +1,173 @@
+// Pixel by pixel: samples of stacks of masked convolutions, each activation computed once.
+#pragma once
+
+#include "gencore/conv.h"
+#include "gencore/sample_coordinates.h"
+
+#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw)
+
+namespace gencore::conv {
+
+// What a layer of a stack does to feature maps. Map 0 is the image, level / (levels - 1).
+//   convolve: dst = activation(src * w + bias), masked; unmasked kernels are (1, 1)
+//   add:      dst = src + src2
+//   relu:     dst = max(src, 0)
+enum class Layer : std::int32_t { convolve = 0, add = 1, relu = 2 };
+
+// Columns of a row of `layers`.
+enum LayerField : std::int32_t {
+  layer_kind,
+  layer_src,
+  layer_src2,
+  layer_dst,
+  layer_kh,
+  layer_kw,
+  layer_c_in,
+  layer_c_out,
+  layer_mask,
+  layer_activation,
+  layer_weight,
+  layer_bias,
+  layer_fields
+};
+
+// Draws images in raster order, colour after colour. The last layer's map holds the logits: one for each colour
+// (levels = 2: P(1) = logistic), or `levels` for each, colour by colour. They are divided by the temperature.
+//
+// The draw of pixel p = y W + x, colour c of image n has the uniform of row first_row + n, unit p C + c, domain
+// pixel_head (and pixel_tail). Activations have the bits of the convolutions of conv.h, so images those of drawing each
+// pixel after a forward pass over the whole image.
+struct PixelSample : sample::Coordinates {
+  static constexpr const char* name = "conv.pixel_sample";
+  Matrix<const std::int64_t> layers{};  // (layers, layer_fields)
+  VectorList<const float> params{};     // weights and biases, flat; layers refer to them by number
+  std::int64_t channel_groups = 1;      // of every layer: 1 or the colours
+  std::int64_t levels = 2;
+  float temperature = 1;
+  View<const std::uint8_t, 4> given{};  // (N, H, W, C), optional
+  View<const std::uint8_t, 4> keep{};   // (N, H, W, C) or (1, H, W, C), 1 where `given` stays; with given
+  View<std::uint8_t, 4> out{};          // (N, H, W, C)
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("layers", &PixelSample::layers);
+    f("params", &PixelSample::params);
+    f("channel_groups", &PixelSample::channel_groups);
+    f("levels", &PixelSample::levels);
+    f("temperature", &PixelSample::temperature);
+    f("given", &PixelSample::given);
+    f("keep", &PixelSample::keep);
+    f("out", &PixelSample::out);
+    coordinate_fields<PixelSample>(f);
+  }
+};
+
+// The same draw for one unit of every row: logits (N, 1) of a bit, or (N, levels).
+struct PixelDraw : sample::Coordinates {
+  static constexpr const char* name = "conv.pixel_draw";
+  Matrix<const float> logits{};
+  std::int64_t unit = 0;
+  float temperature = 1;
+  Vector<std::uint8_t> out{};  // (N,)
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("logits", &PixelDraw::logits);
+    f("unit", &PixelDraw::unit);
+    f("temperature", &PixelDraw::temperature);
+    f("out", &PixelDraw::out);
+    coordinate_fields<PixelDraw>(f);
+  }
+};
+
+GENCORE_API void run(const PixelSample& op);
+GENCORE_API void run(const PixelDraw& op);
+
+namespace detail {
+inline void one_of(const char* op, const std::string& what, std::int64_t value, std::int64_t least, std::int64_t most) {
+  check::in_range(op, what.c_str(), value, least, most);
+}
+}  // namespace detail
+
+inline void PixelSample::check() const {
+  check::given(name, "out", out);
+  check::given(name, "layers", layers);
+  check::given(name, "params", params);
+  check::shape(name, "layers", layers, {layers.shape[0], std::int64_t{layer_fields}}, "the fields of a layer");
+  check::at_least(name, "the number of layers", layers.shape[0], 1);
+  check::in_range(name, "levels", levels, 2, 256);
+  check::positive(name, "temperature", static_cast<double>(temperature));
+  const std::int64_t colours = out.shape[3];
+  if (channel_groups != 1 && channel_groups != colours) {
+    check::fail(name, "channel_groups", "to be 1 or the colours of out", std::to_string(channel_groups));
+  }
+  if (given.given()) {
+    check::shape(name, "given", given, {out.shape[0], out.shape[1], out.shape[2], colours}, "the shape of out");
+    check::given(name, "keep, which goes with given,", keep);
+    check::shape(name, "keep", keep, {keep.shape[0] == 1 ? 1 : out.shape[0], out.shape[1], out.shape[2], colours},
+                 "the shape of out, or of one of its images");
+    check::apart(name, "out", out, "given", given);
+    check::apart(name, "out", out, "keep", keep);
+  } else if (keep.given()) {
+    check::fail(name, "given, which keep refers to,", "to be given", "nothing");
+  }
+  for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
+    const std::int64_t* l = layers.row(i);
+    const std::string of = " of layer " + std::to_string(i);
+    detail::one_of(name, "the kind" + of, l[layer_kind], 0, 2);
+    detail::one_of(name, "src" + of, l[layer_src], 0, i);
+    detail::one_of(name, "dst" + of, l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
+    // A map's channels are those that its layer puts out.
+    const auto channels = [&](std::int64_t map) { return map == 0 ? colours : layers.row(map - 1)[layer_c_out]; };
+    const std::int64_t c_in = channels(l[layer_src]);
+    detail::one_of(name, "c_in" + of, l[layer_c_in], c_in, c_in);
+    detail::one_of(name, "c_out" + of, l[layer_c_out], 1, std::int64_t{1} << 20);
+    if (l[layer_c_out] % channel_groups != 0 || c_in % channel_groups != 0) {
+      check::fail(name, ("the channels" + of).c_str(), "to be a multiple of channel_groups",
+                  std::to_string(l[layer_c_out]));
+    }
+    if (l[layer_kind] == static_cast<std::int64_t>(Layer::convolve)) {
+      detail::one_of(name, "mask" + of, l[layer_mask], 0, 4);
+      detail::one_of(name, "kh" + of, l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
+      detail::one_of(name, "kw" + of, l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
+      const auto mask = static_cast<Mask>(l[layer_mask]);
+      const bool strict = mask == Mask::before || mask == Mask::above;
+      if ((l[layer_src] == 0 && !strict) || (mask == Mask::none && channel_groups > 1)) {
+        check::fail(name, ("the mask" + of).c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
+      }
+      dense::detail::activation(name, static_cast<dense::Activation>(l[layer_activation]));
+      detail::one_of(name, "weight" + of, l[layer_weight], 0, params.count - 1);
+      detail::one_of(name, "bias" + of, l[layer_bias], -1, params.count - 1);
+      const std::int64_t size = l[layer_kh] * l[layer_kw] * c_in * l[layer_c_out];
+      detail::one_of(name, "the size of the weight" + of, params[l[layer_weight]].size(), size, size);
+      if (l[layer_bias] >= 0) {
+        detail::one_of(name, "the size of the bias" + of, params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
+      }
+    } else {
+      detail::one_of(name, "c_out" + of, l[layer_c_out], c_in, c_in);
+      if (l[layer_kind] == static_cast<std::int64_t>(Layer::add)) {
+        detail::one_of(name, "src2" + of, l[layer_src2], 0, i);
+        detail::one_of(name, "the channels of src2" + of, channels(l[layer_src2]), c_in, c_in);
+      }
+    }
+  }
+  const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
+                     wanted = colours * (levels == 2 ? 1 : levels);
+  if (logits != wanted) {
+    check::fail(name, "the last layer", "to put out " + std::to_string(wanted) + " channels", std::to_string(logits));
+  }
+  check_coordinates(name, out.shape[0]);
+}
+
+inline void PixelDraw::check() const {
+  check::given(name, "logits", logits);
+  check::in_range(name, "the columns of logits", logits.shape[1], 1, 256);
+  check::shape(name, "out", out, {logits.shape[0]}, "the rows of logits");
+  check::in_range(name, "unit", unit, 0, (std::int64_t{1} << 31) - 1);
+  check::positive(name, "temperature", static_cast<double>(temperature));
+  check_coordinates(name, logits.shape[0]);
+}
+
+}  // namespace gencore::conv

@@ -1,0 +1,179 @@
+"""Images drawn pixel by pixel from stacks of masked convolutions."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore import _core
+from gencore.kernels import dense
+from gencore.random import KeyLike, as_key
+
+__all__ = ["PixelLayer", "pixel_draw", "pixel_sample"]
+
+Float32Array = NDArray[np.float32]
+ImageArray = NDArray[np.uint8]
+
+_KINDS: Final = {"conv": 0, "add": 1, "relu": 2}
+_MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
+
+
+class PixelLayer(NamedTuple):
+    """One layer of a stack, which makes feature map i + 1 if it is the i-th; map 0 is the image.
+
+    Attributes
+    ----------
+    kind : {"conv", "add", "relu"}
+        ``activation(src * weight + bias)``, masked; ``src + src2``; ``max(src, 0)``.
+    src, src2 : int
+        Maps that it reads; earlier ones.
+    weight : (kh, kw, C_in, C_out) float32, optional
+        Kernel of a convolution.
+    bias : (C_out,) float32, optional
+        Of a convolution.
+    mask : {None, "A", "B", "rows-A", "rows-B"}
+        As in `masked_conv2d`; None for kernels of one pixel. What reads the image must not see its own pixel.
+    activation : str
+        As in `conv2d`.
+    """
+
+    kind: Literal["conv", "add", "relu"]
+    src: int
+    src2: int = 0
+    weight: Any = None
+    bias: Any = None
+    mask: str | None = None
+    activation: dense.Activation = "identity"
+
+
+def pixel_sample(
+    layers: Sequence[PixelLayer],
+    shape: tuple[int, int, int, int],
+    key: KeyLike,
+    *,
+    channel_groups: int = 1,
+    levels: int = 2,
+    temperature: float = 1.0,
+    given: ImageArray | None = None,
+    keep: NDArray[Any] | None = None,
+    step: int = 0,
+    first_row: int = 0,
+) -> ImageArray:
+    """Draw images in raster order, colour after colour, from a stack of masked convolutions, in one call.
+
+    Parameters
+    ----------
+    layers : sequence of PixelLayer
+        The stack. The last layer's map holds the logits: one for each colour (of 1, for 2 levels), or `levels` for
+        each, colour by colour.
+    shape : (N, H, W, C)
+        Of the result.
+    key : Key, int or Generator
+        Random numbers.
+    channel_groups : int
+        Of every layer: C where colours depend on each other, else 1.
+    levels : int
+        Values of a pixel, 2 to 256. The image that layers read is ``level / (levels - 1)``.
+    temperature : float
+        Logits are divided by it.
+    given : (N, H, W, C) uint8, optional
+        Images to complete.
+    keep : (N, H, W, C) or (1, H, W, C) bool or uint8, optional
+        Where `given` stays as it is.
+    step, first_row : int
+        Coordinates of the random numbers: pixel p = y W + x, colour c of image n has those of row ``first_row + n``,
+        unit ``p C + c``.
+
+    Returns
+    -------
+    (N, H, W, C) uint8
+        Levels.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A stack whose layers do not fit each other, or see what is not drawn yet; wrong shapes and dtypes.
+
+    Notes
+    -----
+    Each activation is computed once: a layer keeps the rows of its result that later pixels read. Activations are the
+    bits of `masked_conv2d` on the whole image, and draws depend on their coordinates alone: images are those of one
+    forward pass a pixel and `pixel_draw`, bit for bit, for any number of threads and any split of the images.
+
+    Not differentiable. Extra memory: the weights packed once; for every 8 images under way, of each map as many rows
+    as a kernel reaches up, and one.
+
+    Sources: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks"; Ramachandran et al.
+    (2017), "Fast generation for convolutional autoregressive models".
+    """
+    rows, params = _compiled(layers)
+    out = np.empty(shape, np.uint8)
+    _core.conv_pixel_sample(
+        layers=rows, params=params, channel_groups=channel_groups, levels=levels, temperature=temperature, given=given,
+        keep=keep, out=out, key=as_key(key), step=step, first_row=first_row,
+    )  # fmt: skip
+    return out
+
+
+def pixel_draw(
+    logits: Float32Array,
+    key: KeyLike,
+    unit: int,
+    *,
+    temperature: float = 1.0,
+    step: int = 0,
+    first_row: int = 0,
+) -> ImageArray:
+    """Draw one unit of each row, as `pixel_sample` does.
+
+    Parameters
+    ----------
+    logits : (N, 1) or (N, levels) float32
+        Logit of a bit, or those of levels.
+    key : Key, int or Generator
+        Random numbers.
+    unit : int
+        Coordinate: ``(y W + x) C + colour``.
+    temperature, step, first_row
+        As in `pixel_sample`.
+
+    Returns
+    -------
+    (N,) uint8
+    """
+    out = np.empty(len(logits), np.uint8)
+    _core.conv_pixel_draw(
+        logits=logits, unit=unit, temperature=temperature, out=out, key=as_key(key), step=step, first_row=first_row
+    )
+    return out
+
+
+def _compiled(layers: Sequence[PixelLayer]) -> tuple[NDArray[np.int64], list[Any]]:
+    """The table of numbers that the kernel reads, and the arrays that it refers to."""
+    op = "conv.pixel_sample"
+    rows, params, channels = [], [], {}
+    for i, layer in enumerate(layers):
+        if layer.kind not in _KINDS:
+            raise ValueError(f"{op}: expected the kind of layer {i} to be conv, add or relu, received {layer.kind!r}")
+        if layer.mask not in _MASKS:
+            raise ValueError(f"{op}: expected the mask of layer {i} to be None, 'A', 'B', 'rows-A' or 'rows-B', "
+                             f"received {layer.mask!r}")  # fmt: skip
+        kh = kw = 1
+        weight = bias = -1
+        if layer.kind == "conv":
+            if getattr(layer.weight, "ndim", None) != 4:
+                raise ValueError(f"{op}: expected the weight of layer {i} to be (kh, kw, C_in, C_out)")
+            kh, kw, c_in, c_out = layer.weight.shape
+            weight = len(params)
+            params.append(layer.weight)
+            if layer.bias is not None:
+                bias = len(params)
+                params.append(layer.bias)
+        else:
+            c_in = c_out = channels.get(layer.src, 0)
+        channels[i + 1] = c_out
+        code = dense.activation_code(op, layer.activation)
+        rows.append((_KINDS[layer.kind], layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, _MASKS[layer.mask],
+                     code, weight, bias))  # fmt: skip
+    return np.asarray(rows, np.int64).reshape(len(rows), 12), params
