@@ -381,6 +381,30 @@ def conv_conv2d_weight(
     mask: int | None = None,
     channel_groups: int | None = None,
 ) -> None: ...
+def conv_pixel_sample(
+    *,
+    layers: Array | None = None,
+    params: Arrays | None = None,
+    channel_groups: int | None = None,
+    levels: int | None = None,
+    temperature: float | None = None,
+    given: Array | None = None,
+    keep: Array | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
+def conv_pixel_draw(
+    *,
+    logits: Array | None = None,
+    unit: int | None = None,
+    temperature: float | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
 def optim_sgd(
     *,
     param: Array | None = None,

@@ -144,7 +144,13 @@ def pixel_draw(
     """
     out = np.empty(len(logits), np.uint8)
     _core.conv_pixel_draw(
-        logits=logits, unit=unit, temperature=temperature, out=out, key=as_key(key), step=step, first_row=first_row
+        logits=logits,
+        unit=unit,
+        temperature=temperature,
+        out=out,
+        key=as_key(key),
+        step=step,
+        first_row=first_row,
     )
     return out
 
@@ -152,10 +158,14 @@ def pixel_draw(
 def _compiled(layers: Sequence[PixelLayer]) -> tuple[NDArray[np.int64], list[Any]]:
     """The table of numbers that the kernel reads, and the arrays that it refers to."""
     op = "conv.pixel_sample"
-    rows, params, channels = [], [], {}
+    rows: list[tuple[int, ...]] = []
+    params: list[Any] = []
+    channels: dict[int, int] = {}
     for i, layer in enumerate(layers):
         if layer.kind not in _KINDS:
-            raise ValueError(f"{op}: expected the kind of layer {i} to be conv, add or relu, received {layer.kind!r}")
+            raise ValueError(
+                f"{op}: expected the kind of layer {i} to be conv, add or relu, received {layer.kind!r}"
+            )
         if layer.mask not in _MASKS:
             raise ValueError(f"{op}: expected the mask of layer {i} to be None, 'A', 'B', 'rows-A' or 'rows-B', "
                              f"received {layer.mask!r}")  # fmt: skip

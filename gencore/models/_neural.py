@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from gencore import io
+from gencore import io, optim
+from gencore.autograd import Tensor
 from gencore.nn import Module
 from gencore.random import Generator, KeyLike
+from gencore.train import Schedule
 
-__all__ = ["NeuralModel"]
+__all__ = ["NeuralModel", "chunks", "make_optimizer"]
 
 
 class NeuralModel(Module):
@@ -77,3 +80,21 @@ class NeuralModel(Module):
 def chunks(n: int, size: int) -> list[slice]:
     """Cut n rows into stretches of at most `size`."""
     return [slice(begin, min(n, begin + size)) for begin in range(0, n, max(size, 1))]
+
+
+_OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD, "adagrad": optim.Adagrad,
+    "adadelta": optim.Adadelta,
+}  # fmt: skip
+
+
+def make_optimizer(op: str, optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> optim.Optimizer:
+    """An optimizer by its name in `gencore.optim`, or by the function that makes it; `op` is named by errors."""
+    if not isinstance(optimizer, str):
+        made: optim.Optimizer = optimizer(learned)
+        return made
+    if optimizer not in _OPTIMIZERS:
+        raise ValueError(
+            f"{op}: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
+        )
+    return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)

@@ -18,7 +18,7 @@ from gencore._states import as_rows, as_states
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import dense, sample
 from gencore.models import _vae_objectives as objectives
-from gencore.models._neural import NeuralModel, chunks
+from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.models._vae_nets import Heads, Latent, make_latent, make_likelihood
 from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
@@ -240,7 +240,7 @@ class VAE(NeuralModel):
         )
         options.check("VAE.fit")
         training = ModuleTraining(
-            "VAE.fit", self, objective, data, held_out, _optimizer(optimizer, learned, lr), options,
+            "VAE.fit", self, objective, data, held_out, make_optimizer("VAE.fit", optimizer, learned, lr), options,
             generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
@@ -492,23 +492,6 @@ class VAE(NeuralModel):
         if self.likelihood.kind == "bernoulli":
             return as_states(op, name, X, self.n_visible, values="unit interval")
         return as_rows(op, name, X, self.n_visible)
-
-
-_OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
-    "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD, "adagrad": optim.Adagrad,
-    "adadelta": optim.Adadelta,
-}  # fmt: skip
-
-
-def _optimizer(optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> optim.Optimizer:
-    if not isinstance(optimizer, str):
-        made: optim.Optimizer = optimizer(learned)
-        return made
-    if optimizer not in _OPTIMIZERS:
-        raise ValueError(
-            f"VAE.fit: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
-        )
-    return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
 
 
 def _sizes(name: str, value: Any, counts: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Neural networks: modules with parameters, layers, and initial values (`gencore.nn.init`)."""
 
 from gencore.nn import init
+from gencore.nn.convolutions import Conv2d, ConvTranspose2d, MaskedConv2d
 from gencore.nn.layers import (
     BatchNorm,
     Dropout,
@@ -17,6 +18,6 @@ from gencore.nn.layers import (
 from gencore.nn.module import Module
 
 __all__ = [
-    "BatchNorm", "Dropout", "Embedding", "LayerNorm", "Linear", "Logistic", "Module", "ReLU", "Sequential", "Softplus",
-    "Tanh", "init", "mlp",
+    "BatchNorm", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "LayerNorm", "Linear", "Logistic", "MaskedConv2d",
+    "Module", "ReLU", "Sequential", "Softplus", "Tanh", "init", "mlp",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _generator(key: KeyLike | None) -> Generator:
+def generator_of(key: KeyLike | None) -> Generator:
     """A generator that a key leads to; without one, of the operating system's randomness."""
     return Generator(int.from_bytes(os.urandom(8), "little") if key is None else as_key(key))
 
@@ -62,7 +62,7 @@ class Linear(Module):
             count("Linear", name, value)
         dense.activation_code("Linear", activation)  # refuses an unknown name
         self.n_in, self.n_out, self.activation = int(n_in), int(n_out), activation
-        self.weight = parameter(init((self.n_in, self.n_out), _generator(key)))
+        self.weight = parameter(init((self.n_in, self.n_out), generator_of(key)))
         self.bias = parameter(np.zeros(self.n_out, np.float32)) if bias else None
 
     def forward(self, x: Any) -> Any:
@@ -169,7 +169,7 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected p from 0 to below 1, received {p!r}")
         self.p = float(p)
         # Buffers: a model that is loaded goes on with the masks that it would have had.
-        self.key = tensor(np.array(int(_generator(key).key()), np.uint64))
+        self.key = tensor(np.array(int(generator_of(key).key()), np.uint64))
         self.calls = tensor(np.zeros((), np.int64))
 
     def forward(self, x: Any) -> Any:
@@ -267,7 +267,7 @@ class Embedding(Module):
     ) -> None:
         super().__init__()
         self.n, self.n_out = n, n_out
-        self.weight = parameter((init or initial.normal(1.0))((n, n_out), _generator(key)))
+        self.weight = parameter((init or initial.normal(1.0))((n, n_out), generator_of(key)))
 
     def forward(self, index: Any) -> Any:
         """(...) integers from 0 to n - 1 -> (..., n_out)."""
@@ -290,7 +290,7 @@ def mlp(
     sizes: Sequence[int], activation: dense.Activation, *, last: dense.Activation = "identity", key: KeyLike
 ) -> Sequential:
     """Linear layers of these sizes with an activation between them."""
-    generator = _generator(key)
+    generator = generator_of(key)
     kinds = [activation] * (len(sizes) - 2) + [last]
     return Sequential(
         *(Linear(a, b, kind, key=generator) for a, b, kind in zip(sizes[:-1], sizes[1:], kinds, strict=True))

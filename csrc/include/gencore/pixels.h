@@ -96,7 +96,7 @@ inline void PixelSample::check() const {
   check::given(name, "layers", layers);
   check::given(name, "params", params);
   check::shape(name, "layers", layers, {layers.shape[0], std::int64_t{layer_fields}}, "the fields of a layer");
-  check::at_least(name, "the number of layers", layers.shape[0], 1);
+  check::at_least(name, "the rows of layers", layers.shape[0], 1);
   check::in_range(name, "levels", levels, 2, 256);
   check::positive(name, "temperature", static_cast<double>(temperature));
   const std::int64_t colours = out.shape[3];
@@ -115,48 +115,49 @@ inline void PixelSample::check() const {
   }
   for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
     const std::int64_t* l = layers.row(i);
-    const std::string of = " of layer " + std::to_string(i);
-    detail::one_of(name, "the kind" + of, l[layer_kind], 0, 2);
-    detail::one_of(name, "src" + of, l[layer_src], 0, i);
-    detail::one_of(name, "dst" + of, l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
+    const auto named = [i](const char* field) { return "layers[" + std::to_string(i) + "]'s " + field; };
+    detail::one_of(name, named("kind"), l[layer_kind], 0, 2);
+    detail::one_of(name, named("src"), l[layer_src], 0, i);
+    detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
     // A map's channels are those that its layer puts out.
     const auto channels = [&](std::int64_t map) { return map == 0 ? colours : layers.row(map - 1)[layer_c_out]; };
     const std::int64_t c_in = channels(l[layer_src]);
-    detail::one_of(name, "c_in" + of, l[layer_c_in], c_in, c_in);
-    detail::one_of(name, "c_out" + of, l[layer_c_out], 1, std::int64_t{1} << 20);
+    detail::one_of(name, named("c_in"), l[layer_c_in], c_in, c_in);
+    detail::one_of(name, named("c_out"), l[layer_c_out], 1, std::int64_t{1} << 20);
     if (l[layer_c_out] % channel_groups != 0 || c_in % channel_groups != 0) {
-      check::fail(name, ("the channels" + of).c_str(), "to be a multiple of channel_groups",
+      check::fail(name, named("channels").c_str(), "to be a multiple of channel_groups",
                   std::to_string(l[layer_c_out]));
     }
     if (l[layer_kind] == static_cast<std::int64_t>(Layer::convolve)) {
-      detail::one_of(name, "mask" + of, l[layer_mask], 0, 4);
-      detail::one_of(name, "kh" + of, l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
-      detail::one_of(name, "kw" + of, l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
+      detail::one_of(name, named("mask"), l[layer_mask], 0, 4);
+      detail::one_of(name, named("kh"), l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
+      detail::one_of(name, named("kw"), l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
       const auto mask = static_cast<Mask>(l[layer_mask]);
       const bool strict = mask == Mask::before || mask == Mask::above;
       if ((l[layer_src] == 0 && !strict) || (mask == Mask::none && channel_groups > 1)) {
-        check::fail(name, ("the mask" + of).c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
+        check::fail(name, named("mask").c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
       }
       dense::detail::activation(name, static_cast<dense::Activation>(l[layer_activation]));
-      detail::one_of(name, "weight" + of, l[layer_weight], 0, params.count - 1);
-      detail::one_of(name, "bias" + of, l[layer_bias], -1, params.count - 1);
+      detail::one_of(name, named("weight"), l[layer_weight], 0, params.count - 1);
+      detail::one_of(name, named("bias"), l[layer_bias], -1, params.count - 1);
       const std::int64_t size = l[layer_kh] * l[layer_kw] * c_in * l[layer_c_out];
-      detail::one_of(name, "the size of the weight" + of, params[l[layer_weight]].size(), size, size);
+      detail::one_of(name, named("size of the weight"), params[l[layer_weight]].size(), size, size);
       if (l[layer_bias] >= 0) {
-        detail::one_of(name, "the size of the bias" + of, params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
+        detail::one_of(name, named("size of the bias"), params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
       }
     } else {
-      detail::one_of(name, "c_out" + of, l[layer_c_out], c_in, c_in);
+      detail::one_of(name, named("c_out"), l[layer_c_out], c_in, c_in);
       if (l[layer_kind] == static_cast<std::int64_t>(Layer::add)) {
-        detail::one_of(name, "src2" + of, l[layer_src2], 0, i);
-        detail::one_of(name, "the channels of src2" + of, channels(l[layer_src2]), c_in, c_in);
+        detail::one_of(name, named("src2"), l[layer_src2], 0, i);
+        detail::one_of(name, named("channels of src2"), channels(l[layer_src2]), c_in, c_in);
       }
     }
   }
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = colours * (levels == 2 ? 1 : levels);
   if (logits != wanted) {
-    check::fail(name, "the last layer", "to put out " + std::to_string(wanted) + " channels", std::to_string(logits));
+    check::fail(name, "the last of layers, with these levels,", "to put out " + std::to_string(wanted) + " channels",
+                std::to_string(logits));
   }
   check_coordinates(name, out.shape[0]);
 }

@@ -1,0 +1,56 @@
+"""Autoregressive models of images: van den Oord, Kalchbrenner & Kavukcuoglu 2016. Static binarised MNIST."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gencore as gc
+from papers.common import report
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the paper's table. `model` and `fit` are arguments of `gc.models.PixelCNN` and its `fit`."""
+
+    title: str
+    published: str
+    epochs: int
+    patience: int
+    model: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+    data: str = "binarized_mnist"
+
+    def run(self, name: str, work: Path, seed: int) -> dict[str, Any]:
+        """Train to the end (or on to it), evaluate on the test set, return the record."""
+        data = gc.datasets.load(self.data)
+        model = gc.models.PixelCNN(28, 28, seed=seed, **self.model)
+        work.mkdir(parents=True, exist_ok=True)
+        lr = gc.train.exponential(1e-3, 1e-4)
+        history = model.fit(
+            data.train, epochs=self.epochs, lr=lr, validation=data.valid, callbacks=[report], progress=False,
+            patience=self.patience, checkpoint=work / f"{name}.safetensors", resume=True, **self.fit,
+        )  # fmt: skip
+        start = time.perf_counter()
+        log_p = model.log_prob(data.test)
+        seconds = time.perf_counter() - start
+        return {
+            "name": name, "title": self.title, "published_test_nll": self.published,
+            "test_nll": float(-log_p.mean()), "test_nll_standard_error": float(log_p.std() / len(log_p) ** 0.5),
+            "test_nll_is": "exact", "evaluation_seconds": round(seconds, 2),
+            "training": {
+                "data": self.data, **self.model, **self.fit, "epochs": self.epochs, "patience": self.patience,
+                "epochs_done": len(history), "seed": seed, "lr": [lr(x) for x in (0.0, 0.5, 1.0)],
+                "parameters": model.n_parameters(), "seconds": history.records[-1]["seconds"],
+                "updates": history.records[-1]["step"],
+            },
+            "curve": history.records,
+        }  # fmt: skip
+
+
+SETTINGS = {
+    "pixelcnn": Setting(
+        "PixelCNN, 7 blocks of h = 16, RMSProp, batch 16", "81.30 (van den Oord et al. 2016)", 120, 20,
+        fit={"batch_size": 16, "optimizer": "rmsprop"},
+    ),
+}  # fmt: skip

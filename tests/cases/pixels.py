@@ -1,0 +1,268 @@
+"""Rows of the pixel sampler: stacks of masked convolutions, drawn pixel by pixel."""
+
+import numpy as np
+from reference import convolution, philox
+from reference.sampling import TieError
+
+from gencore.kernels import conv as kernels
+
+from .case import Bad, Case, Expected
+from .dense import ACTIVATIONS, TRUTH
+from .sample import COUNTERS_BAD
+
+MASKS = (None, "A", "B", "rows-A", "rows-B")
+FIELDS = ("kind", "src", "src2", "dst", "kh", "kw", "c_in", "c_out", "mask", "activation", "weight", "bias")
+PIXEL_HEAD = 23
+MARGIN = 1e-5  # of a uniform to the border of what it draws; activations of a few dozen terms stray by 1e-6
+
+
+def size(n, image, stack, *, levels=2, groups=1, given=None, **variant):
+    return {
+        "n": n, "image": image, "stack": stack, "levels": levels, "groups": groups, "given": given,
+        "temperature": 1.0, **variant,
+    }  # fmt: skip
+
+
+def convolution_layer(src, kernel, channels, mask, activation="identity", bias=True):
+    return ("conv", src, 0, kernel, channels, mask, activation, bias)
+
+
+def small(colours, logits):
+    """First layer, a residual block, logits."""
+    h = 2 * colours
+    return (
+        convolution_layer(0, (3, 3), (colours, 2 * h), "A"),
+        ("relu", 1, 0),
+        convolution_layer(2, (1, 1), (2 * h, h), "B", "relu"),
+        convolution_layer(3, (3, 3), (h, h), "B", "tanh"),
+        convolution_layer(4, (1, 1), (h, 2 * h), "B", bias=False),
+        ("add", 1, 5),
+        convolution_layer(6, (1, 1), (2 * h, colours * logits), "B"),
+    )
+
+
+# Rows above by a vertical stack, the row's left by a horizontal one; kernels that reach far beyond small images.
+STACKS = (
+    convolution_layer(0, (3, 3), (1, 5), "rows-A", "tanh"),
+    convolution_layer(1, (5, 3), (5, 5), "rows-B", "tanh"),
+    convolution_layer(2, (1, 1), (5, 4), None),
+    convolution_layer(0, (1, 5), (1, 4), "A"),
+    ("add", 3, 4),
+    convolution_layer(5, (1, 3), (4, 17), "B", "logistic"),
+    convolution_layer(6, (7, 2), (17, 1), "B"),
+)
+
+
+def channels_of(s, i):
+    """Channels that layer i puts out."""
+    layer = s["stack"][i]
+    if layer[0] == "conv":
+        return layer[4][1]
+    return s["image"][2] if layer[1] == 0 else channels_of(s, layer[1] - 1)
+
+
+def inputs(rng, s):
+    rows, params = [], []
+    for i, layer in enumerate(s["stack"]):
+        kind, src, src2 = layer[:3]
+        c_in = s["image"][2] if src == 0 else channels_of(s, src - 1)
+        row = [
+            ("conv", "add", "relu").index(kind),
+            src,
+            src2,
+            i + 1,
+            1,
+            1,
+            c_in,
+            channels_of(s, i),
+            0,
+            0,
+            -1,
+            -1,
+        ]
+        if kind == "conv":
+            kernel, channels, mask, activation, bias = layer[3:]
+            w = rng.normal(0, 2 / np.sqrt(kernel[0] * channels[0]), (*kernel, *channels)).astype(np.float32)
+            row[4:6], row[8], row[9], row[10] = (
+                kernel,
+                MASKS.index(mask),
+                ACTIVATIONS.index(activation),
+                len(params),
+            )
+            params.append(w)
+            if bias:
+                row[11] = len(params)
+                params.append(rng.normal(0, 0.5, channels[1]).astype(np.float32))
+        rows.append(row)
+    arguments = {
+        "layers": np.array(rows, np.int64), "params": params, "channel_groups": s["groups"], "levels": s["levels"],
+        "temperature": s["temperature"], "key": 11, "step": s.get("step", 0), "first_row": s.get("first_row", 3),
+    }  # fmt: skip
+    if s["given"]:
+        shape = (s["n"], *s["image"])
+        arguments["given"] = rng.integers(0, s["levels"], shape).astype(np.uint8)
+        arguments["keep"] = (rng.random(shape if s["given"] == "each" else (1, *s["image"])) < 0.5).astype(
+            np.uint8
+        )
+    return arguments
+
+
+def uniforms(a, unit):
+    """Of a unit of every row."""
+    rows = a["first_row"] + np.arange(a["n"])
+    head, tail = (philox.halves(a["key"], PIXEL_HEAD + i, a["step"], rows, unit + 1)[:, unit] for i in (0, 1))
+    return (head * 65536.0 + tail + 0.5) * 2.0**-32
+
+
+def drawn(logits, u):
+    """Levels by inversion in float64."""
+    if logits.shape[1] == 1:
+        p = 1 / (1 + np.exp(-logits[:, 0]))
+        if np.any(np.abs(u - p) < MARGIN):
+            raise TieError("a uniform is within rounding of its threshold: take another seed")
+        return u < p
+    mass = np.exp(logits - logits.max(1, keepdims=True))
+    running = np.cumsum(mass, 1) / mass.sum(1, keepdims=True)
+    if np.any((np.abs(u[:, None] - running) < MARGIN) & (running < 1 - 1e-9)):
+        raise TieError("a uniform is within rounding of the border of a level: take another seed")
+    return np.sum(running <= u[:, None], 1)
+
+
+def logits_of(a, s, images):
+    """The whole stack on whole images, in float64."""
+    maps = [images / (s["levels"] - 1)]
+    for row in a["layers"]:
+        f = dict(zip(FIELDS, map(int, row), strict=True))
+        x = maps[f["src"]]
+        if f["kind"] == 0:
+            w, mask = a["params"][f["weight"]].astype(np.float64), MASKS[f["mask"]]
+            w = np.where(convolution.visible(mask, *w.shape, s["groups"]) > 0, w, 0)
+            pad = (f["kh"] // 2, f["kw"] // 2)
+            y = convolution.forward(x, w, x.shape[1:3], (1, 1), pad)
+            y = TRUTH[ACTIVATIONS[f["activation"]]](y + (a["params"][f["bias"]] if f["bias"] >= 0 else 0))
+        else:
+            y = x + maps[f["src2"]] if f["kind"] == 1 else np.maximum(x, 0)
+        maps.append(y)
+    return maps[-1] / float(a["temperature"])
+
+
+def reference(a, s):
+    """One pass over the whole image for each pixel and colour, as the definition says."""
+    height, width, colours = s["image"]
+    each = 1 if s["levels"] == 2 else s["levels"]
+    images = np.zeros((s["n"], height, width, colours))
+    for place in range(height * width * colours):
+        y, x, c = place // (width * colours), place // colours % width, place % colours
+        logits = logits_of(a, s, images)[:, y, x].reshape(s["n"], colours, each)[:, c]
+        value = drawn(logits, uniforms({**a, "n": s["n"]}, place))
+        if "given" in a:
+            value = np.where(
+                np.broadcast_to(a["keep"], images.shape)[:, y, x, c], a["given"][:, y, x, c], value
+            )
+        images[:, y, x, c] = value
+    return {"out": Expected(images.astype(np.uint8))}
+
+
+def public(a, s):
+    layers = []
+    for row in a["layers"]:
+        f = dict(zip(FIELDS, map(int, row), strict=True))
+        w = a["params"][f["weight"]] if f["kind"] == 0 else None
+        bias = a["params"][f["bias"]] if f["bias"] >= 0 else None
+        kind, activation = ("conv", "add", "relu")[f["kind"]], ACTIVATIONS[f["activation"]]
+        layers.append(kernels.PixelLayer(kind, f["src"], f["src2"], w, bias, MASKS[f["mask"]], activation))
+    rest = {k: v for k, v in a.items() if k not in ("layers", "params")}
+    return {"out": kernels.pixel_sample(layers, (s["n"], *s["image"]), **rest)}
+
+
+def changed(layer, field, value):
+    """The table with one number changed."""
+
+    def make(a):
+        layers = a["layers"].copy()
+        layers[layer, FIELDS.index(field)] = value
+        return layers
+
+    return make
+
+
+SAMPLE = Case(
+    name="conv.pixel_sample",
+    sizes=(
+        size(3, (4, 5, 1), small(1, 1), given="each"),
+        *(size(n, (3, 4, 1), small(1, 1)) for n in (1, 4, 7, 8, 9, 17)),
+        *(size(2, image, small(1, 1)) for image in ((1, 1, 1), (1, 6, 1), (6, 1, 1), (2, 2, 1))),
+        size(5, (4, 4, 1), STACKS, given="one"), size(9, (3, 6, 1), STACKS, temperature=0.7),
+        *(size(3, (3, 3, colours), small(colours, 1), groups=colours, given="each") for colours in (2, 3)),
+        size(3, (3, 3, 3), small(3, 5), groups=3, levels=5),
+        size(2, (3, 3, 1), small(1, 256), levels=256, temperature=1.5),
+        size(4, (3, 3, 2), small(2, 1)),  # colours that do not see each other
+        size(3, (3, 4, 1), small(1, 1), step=2**32 + 7, first_row=2**32 - 5),
+        size(0, (3, 3, 1), small(1, 1)), size(2, (0, 3, 1), small(1, 1)),
+    ),
+    bench=size(16, (28, 28, 1), small(1, 1)),
+    inputs=inputs,
+    outputs=lambda s: {"out": ((s["n"], *s["image"]), np.uint8)},
+    reference=reference,
+    public=public,
+    optional=frozenset({"given", "keep"}),
+    batch=("given", "keep", "out"),
+    bad=(
+        Bad("layers", lambda a: a["layers"][:, :-1].copy(), ValueError, ("the fields of a layer",)),
+        Bad("layers", lambda a: a["layers"][:0].copy(), ValueError, ("the rows of layers",)),
+        Bad("layers", changed(0, "mask", 2), ValueError, ("layers[0]'s mask", "not drawn yet")),
+        Bad("layers", changed(1, "kind", 7), ValueError, ("layers[1]'s kind",)),
+        Bad("layers", changed(1, "src", 5), ValueError, ("layers[1]'s src",)),
+        Bad("layers", changed(1, "dst", 1), ValueError, ("layers[1]'s dst",)),
+        Bad("layers", changed(2, "c_in", 1), ValueError, ("layers[2]'s c_in",)),
+        Bad("layers", changed(3, "kh", 5), ValueError, ("layers[3]'s size of the weight",)),
+        Bad("layers", changed(3, "weight", 50), ValueError, ("layers[3]'s weight",)),
+        Bad("layers", changed(5, "src2", 3), ValueError, ("layers[5]'s channels of src2",)),
+        Bad("params", lambda a: [np.zeros(9), *a["params"][1:]], TypeError, ("params[0]", "float64")),
+        Bad("levels", 1, ValueError, ("2", "256")),
+        Bad("levels", 3, ValueError, ("the last of layers", "3 channels")),
+        Bad("channel_groups", 2, ValueError, ("1 or the colours",)),
+        Bad("temperature", 0.0, ValueError, ("temperature",)),
+        Bad("keep", None, ValueError, ("keep, which goes with given",)),
+        Bad("given", None, ValueError, ("given, which keep refers to",)),
+        Bad("keep", lambda a: a["keep"][:2].copy(), ValueError, ("the shape of out, or of one of its images",)),
+        *COUNTERS_BAD,
+    ),
+)  # fmt: skip
+
+
+def draw_inputs(rng, s):
+    logits = rng.normal(0, 2, (s["n"], s["levels"])).astype(np.float32)
+    return {
+        "logits": logits, "unit": s["unit"], "temperature": s.get("temperature", 1.0), "key": 5,
+        "step": s.get("step", 1), "first_row": s.get("first_row", 2),
+    }  # fmt: skip
+
+
+def draw_reference(a, s):
+    logits = a["logits"].astype(np.float64) / a["temperature"]
+    return {"out": Expected(drawn(logits, uniforms({**a, "n": s["n"]}, s["unit"])).astype(np.uint8))}
+
+
+DRAW = Case(
+    name="conv.pixel_draw",
+    sizes=(
+        *({"n": 12, "levels": levels, "unit": unit} for levels in (1, 2, 15, 17, 256) for unit in (0, 127, 300)),
+        {"n": 20, "levels": 1, "unit": 5, "temperature": 0.5}, {"n": 0, "levels": 1, "unit": 0},
+        {"n": 3, "levels": 7, "unit": 1, "step": 2**40, "first_row": 2**32 - 5},
+    ),
+    bench={"n": 1000, "levels": 256, "unit": 3},
+    inputs=draw_inputs,
+    outputs=lambda s: {"out": ((s["n"],), np.uint8)},
+    reference=draw_reference,
+    public=lambda a, s: {"out": kernels.pixel_draw(**a)},
+    batch=("logits", "out"),
+    bad=(
+        Bad("logits", lambda a: np.zeros((12, 257), np.float32), ValueError, ("256", "257")),
+        Bad("unit", -1, ValueError, ("unit", "-1")),
+        Bad("temperature", -1.0, ValueError, ("temperature",)),
+        *COUNTERS_BAD,
+    ),
+)  # fmt: skip
+
+CASES = (SAMPLE, DRAW)

@@ -1,0 +1,245 @@
+"""PixelCNN: exact probabilities, samples, learning, files."""
+
+import itertools
+import pickle
+import re
+
+import numpy as np
+import pytest
+from reference.statistics import assert_distributed
+
+import gencore as gc
+from gencore.models import PixelCNN
+from gencore.train import DivergenceError
+
+KINDS = {
+    "binary": ((3, 3), {}),
+    "one row": ((1, 8), {}),
+    "colours": ((2, 1), {"channels": 3, "n_features": 3, "n_hidden": 3}),
+    "levels": ((2, 2), {"output": "categorical", "levels": 4}),
+    "colours of levels": ((1, 2), {"channels": 2, "output": "categorical", "levels": 3}),
+}
+
+
+def make(name, **changes):
+    """A model with weights large enough that pixels depend on each other."""
+    (height, width), options = KINDS[name]
+    options = {"n_features": 4, "n_blocks": 2, "n_hidden": 6, "seed": 3, **options, **changes}
+    model = PixelCNN(height, width, **options)
+    rng = np.random.default_rng(0)
+    with gc.no_grad():
+        for p in model.parameters():
+            p += rng.normal(0, 0.3, p.shape).astype(np.float32)
+    return model
+
+
+def all_images(model):
+    units = int(np.prod(model.shape))
+    levels = list(itertools.product(range(model.levels), repeat=units))
+    return np.array(levels, np.uint8).reshape(-1, *model.shape)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_probabilities_of_all_images_sum_to_one(name):
+    """Each is off by 1e-6 of its logarithm at most: sums of a few dozen terms in float32."""
+    model = make(name)
+    log_p = model.log_prob(all_images(model))
+    assert np.ptp(log_p) > 1, "not uniform"
+    assert abs(np.exp(log_p).sum() - 1) < 2e-5
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_cached_samples_are_the_naive_ones_to_the_bit(name, temperature):
+    model = make(name)
+    cached = model.sample(21, key=5, temperature=temperature)
+    naive = model.sample(21, key=5, temperature=temperature, method="naive")
+    assert np.array_equal(cached, naive)
+    assert len(np.unique(cached.reshape(21, -1), axis=0)) > 5
+
+
+def test_cached_samples_of_a_larger_model_are_the_naive_ones():
+    model = PixelCNN(13, 11, n_features=16, n_blocks=3, seed=1)
+    assert np.array_equal(model.sample(9, key=2), model.sample(9, key=2, method="naive"))
+
+
+@pytest.mark.parametrize("name", ["binary", "colours", "colours of levels"])
+def test_samples_follow_the_probabilities(name):
+    model = make(name)
+    images = all_images(model)
+    drawn = model.sample(40_000, key=8).reshape(40_000, -1).astype(np.int64)
+    place = drawn @ model.levels ** np.arange(drawn.shape[1])[::-1]
+    p = np.exp(model.log_prob(images))
+    assert_distributed(place, p / p.sum(), name)
+
+
+@pytest.mark.parametrize("name", ["binary", "colours of levels"])
+@pytest.mark.parametrize("method", ["cached", "naive"])
+def test_completions_follow_what_comes_after_given_pixels(name, method):
+    """With the first half given, the rest has p(image) / p(first half)."""
+    model = make(name)
+    n = 20_000 if method == "cached" else 4000
+    images = all_images(model)
+    first = images[len(images) // 3]
+    partial = first.astype(float)
+    flat = partial.reshape(-1)
+    half = flat.size // 2
+    flat[half:] = np.nan
+    drawn = model.sample(n, key=4, partial=partial, method=method)
+    assert (drawn.reshape(n, -1)[:, :half] == first.reshape(-1)[:half]).all()
+    matching = (images.reshape(len(images), -1)[:, :half] == first.reshape(-1)[:half]).all(1)
+    p = np.where(matching, np.exp(model.log_prob(images)), 0)
+    place = drawn.reshape(n, -1).astype(np.int64) @ model.levels ** np.arange(flat.size)[::-1]
+    order = np.cumsum(matching) - 1
+    assert_distributed(order[place], p[matching] / p.sum(), name)
+
+
+def test_partial_images_in_every_form():
+    model = make("binary")
+    image = np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]], float)
+    image[1:] = np.nan
+    expected = model.sample(4, key=1, partial=image)
+    assert (expected[:, 0, :, 0] == [1, 0, 1]).all()
+    masked = np.ma.masked_array(np.nan_to_num(image), np.isnan(image))
+    each = np.tile(image[..., None], (4, 1, 1, 1))
+    for form in (image[..., None], each, masked):
+        assert np.array_equal(model.sample(4, key=1, partial=form), expected)
+    each[2] = np.nan
+    free = model.sample(4, key=1, partial=each)
+    assert np.array_equal(free[[0, 1, 3]], expected[[0, 1, 3]])
+    assert np.array_equal(free[2], model.sample(4, key=1)[2])
+
+
+def test_a_low_temperature_finds_the_likely_image():
+    model = make("binary")
+    cold = model.sample(50, temperature=1e-3, key=3)
+    assert len(np.unique(cold.reshape(50, -1), axis=0)) == 1
+    assert model.log_prob(cold[:1])[0] > np.quantile(model.log_prob(all_images(model)), 0.95)
+
+
+def test_images_in_every_form_have_the_same_probability():
+    model, images = make("colours"), all_images(make("colours"))[::7]
+    expected = model.log_prob(images)
+    for form in (images.reshape(len(images), -1), images.astype(bool), images.astype(float), images.tolist()):
+        assert np.array_equal(model.log_prob(form), expected)
+    assert model.log_prob(images[:0]).shape == (0,)
+
+
+def test_gradient_of_the_log_probability():
+    """Of every parameter along a random direction, against differences of float32's own function."""
+    model, rng = make("binary"), np.random.default_rng(2)
+    images = all_images(model)[rng.integers(0, 512, 40)]
+    model.log_prob_of(images).mean().backward()
+    parameters = list(model.parameters())
+    directions = [rng.normal(0, 1, p.shape).astype(np.float32) for p in parameters]
+    slope = sum(
+        float(np.sum(p.grad.numpy().astype(float) * d)) for p, d in zip(parameters, directions, strict=True)
+    )
+    values = []
+    for h in (2e-3, -2e-3):
+        with gc.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p += np.float32(h) * d
+        values.append(model.log_prob(images).mean())
+        with gc.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p -= np.float32(h) * d
+    # Log-probabilities of 5 nats are known to 1e-6, their differences over 4e-3 to 5e-4; the curvature adds as much.
+    assert slope == pytest.approx((values[0] - values[1]) / 4e-3, rel=2e-2, abs=2e-3)
+
+
+def test_it_learns_digits():
+    data = gc.datasets.load("digits")
+    model = PixelCNN(8, 8, n_features=8, n_blocks=2, seed=0)
+    history = model.fit(data.train, epochs=12, lr=3e-3, validation=data.valid, progress=False)
+    rates = np.clip(data.train.mean(0), 1e-3, 1 - 1e-3)
+    independent = (data.valid * np.log(rates) + (1 - data.valid) * np.log(1 - rates)).sum(1).mean()
+    assert history["validation_log_prob"][-1] > independent + 4
+    assert history["validation_log_prob"][-1] == pytest.approx(model.log_prob(data.valid).mean(), abs=1e-3)
+    drawn = model.sample(200, key=1).reshape(200, -1)
+    assert np.abs(drawn.mean(0) - data.train.mean(0)).mean() < 0.08
+
+
+def test_it_learns_levels():
+    """Levels that copy their left neighbour: log 4 for the first of a row, then near 0."""
+    rng = np.random.default_rng(1)
+    rows = np.repeat(rng.integers(0, 4, (600, 3, 1, 1)), 4, axis=2)
+    model = PixelCNN(3, 4, output="categorical", levels=4, n_features=8, n_blocks=1, seed=0)
+    model.fit(rows, epochs=20, lr=3e-3, optimizer="adam", progress=False)
+    assert model.log_prob(rows[:100]).mean() > -3 * np.log(4) - 1
+
+
+def test_resumed_training_goes_on_to_the_same_bits(tmp_path):
+    data = gc.datasets.load("digits").train[:200]
+    options = {"epochs": 3, "lr": 1e-3, "progress": False}
+    whole, cut = (PixelCNN(8, 8, n_features=4, n_blocks=1, seed=2) for _ in range(2))
+    whole.fit(data, **options)
+
+    class StopError(Exception):
+        pass
+
+    def stop(training, record):
+        if record["epoch"] == 2:
+            raise StopError
+
+    path = tmp_path / "p.safetensors"
+    with pytest.raises(StopError):
+        cut.fit(data, **options, checkpoint=path, callbacks=[stop])
+    again = PixelCNN(8, 8, n_features=4, n_blocks=1, seed=2)
+    again.fit(data, **options, checkpoint=path, resume=True)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+    loaded = PixelCNN.load(path)
+    assert np.array_equal(loaded.sample(3, key=1), whole.sample(3, key=1))
+    copy = pickle.loads(pickle.dumps(whole))
+    assert np.array_equal(copy.log_prob(data[:5]), whole.log_prob(data[:5]))
+
+
+def test_divergence_is_reported():
+    model = make("binary")
+    with pytest.raises(DivergenceError, match="became"):
+        model.fit(all_images(model)[:50], epochs=3, lr=1e30, optimizer="sgd", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: PixelCNN(0, 3), "PixelCNN: expected height to be an integer of at least 1, received 0"),
+        (lambda m: PixelCNN(3, 3, output="gaussian"), "expected output to be 'bernoulli' or 'categorical'"),
+        (lambda m: PixelCNN(3, 3, channels=3), "expected n_features to be a multiple of channels, 3, received 16"),
+        (lambda m: PixelCNN(3, 3, output="categorical", levels=300), "expected levels from 2 to 256, received 300"),
+        (lambda m: m.log_prob(np.zeros((2, 4))), "expected X of shape (n, 3, 3, 1) or (n, 9), received (2, 4)"),
+        (lambda m: m.log_prob(np.full((2, 9), 2)), "hold integers from 0 to 1, received 2 at (0, 0, 0, 0)"),
+        (lambda m: m.log_prob(np.full((2, 9), 0.5)), "received 0.5 at"),
+        (lambda m: m.sample(0), "expected n to be an integer of at least 1, received 0"),
+        (lambda m: m.sample(1, method="fast"), "expected method to be 'cached' or 'naive', received 'fast'"),
+        (lambda m: m.sample(1, temperature=0.0), "temperature"),
+        (lambda m: m.sample(2, partial=np.zeros((2, 2))),
+         "expected partial of shape (3, 3, 1) or (2, 3, 3, 1), received (2, 2)"),
+        (lambda m: m.sample(2, partial=np.full((3, 3), 7.0)), "expected partial to hold integers from 0 to 1"),
+        (lambda m: m.fit(np.zeros((0, 9)), epochs=1), "at least 1 row"),
+        (lambda m: m.fit(np.zeros((5, 9)), epochs=0), "epochs"),
+        (lambda m: m.fit(np.zeros((5, 9)), epochs=1, optimizer="adamax"), "PixelCNN.fit: expected optimizer to be"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call(make("binary"))
+
+
+def test_masked_layers_start_with_a_scale_of_what_they_see():
+    """He's limit for the 4 of 9 taps that count: outputs of unit inputs have variance 2."""
+    layer = gc.nn.MaskedConv2d(32, 256, 3, "A", key=1)
+    seen = layer.weight.numpy()[:1].ravel()
+    assert np.var(seen) == pytest.approx(2 / (4 * 32), rel=0.05)
+
+
+def test_layers_of_convolutions():
+    x = np.random.default_rng(0).normal(0, 1, (2, 7, 6, 3)).astype(np.float32)
+    assert gc.nn.Conv2d(3, 5, 3, "relu", stride=2, padding=1, key=1)(x).shape == (2, 4, 3, 5)
+    assert gc.nn.Conv2d(3, 5, (1, 3), padding="same", bias=False, key=1)(x).shape == (2, 7, 6, 5)
+    up = gc.nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1, key=1)
+    assert up(x).shape == (2, 14, 12, 5)
+    assert up.weight.shape == (4, 4, 5, 3)
+    with pytest.raises(ValueError, match="activation to be 'identity'"):
+        gc.nn.ConvTranspose2d(3, 5, 4, activation="relu")
