@@ -405,6 +405,23 @@ def conv_pixel_draw(
     first_row: int | None = None,
     step: int | None = None,
 ) -> None: ...
+def conv_stack_forward(
+    *,
+    layers: Array | None = None,
+    params: Arrays | None = None,
+    channel_groups: int | None = None,
+    x: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def conv_stack_vjp(
+    *,
+    layers: Array | None = None,
+    params: Arrays | None = None,
+    channel_groups: int | None = None,
+    x: Array | None = None,
+    grad: Array | None = None,
+    grads: Arrays | None = None,
+) -> None: ...
 def optim_sgd(
     *,
     param: Array | None = None,

@@ -8,6 +8,7 @@
 
 #include "../runtime/table.h"
 #include "activation.h"
+#include "conv_kernels.h"
 #include "conv_taps.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -118,6 +119,8 @@ Source source_of(const conv::Geometry& op, const conv::Images<const float>& x, c
           op.pad_left, op.stride_h, op.stride_w, taps.kh,    taps.kw};
 }
 
+}  // namespace
+
 void conv2d(const conv::Conv2d& op) {
   const Taps taps(op, op.w);
   const std::int64_t depth = taps.kh * taps.kw * taps.c_in, channels = taps.c_out;
@@ -132,6 +135,8 @@ void conv2d(const conv::Conv2d& op) {
   with_epilogue(op.activation, op.bias.data, channels, true,
                 [&](const auto& epilogue) { sum_stretches(source_of(op, op.x, taps), out, all, epilogue); });
 }
+
+namespace {
 
 // --- gradient for the input -----------------------------------------------------------------------------------------------
 
@@ -257,6 +262,8 @@ void input_by_taps(const conv::Conv2dInput& op, const Taps& taps) {
 
 constexpr std::int64_t few_channels = 8;
 
+}  // namespace
+
 void conv2d_input(const conv::Conv2dInput& op) {
   const Taps taps(op, op.w);
   if (taps.c_in == 0) return;
@@ -268,6 +275,8 @@ void conv2d_input(const conv::Conv2dInput& op) {
     }
   }
 }
+
+namespace {
 
 // --- gradient for the weights ---------------------------------------------------------------------------------------------
 
@@ -299,6 +308,8 @@ void weight_of_image(const conv::Conv2dWeight& op, const Taps& taps, const float
     }
   }
 }
+
+}  // namespace
 
 void conv2d_weight(const conv::Conv2dWeight& op) {
   const Taps taps(op, conv::detail::constant(op.out));
@@ -336,8 +347,6 @@ void conv2d_weight(const conv::Conv2dWeight& op) {
     }
   });
 }
-
-}  // namespace
 
 void fill_conv(runtime::Table& table) {
   table.conv.Conv2d = conv2d;

@@ -7,15 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore.autograd import Tensor, defvjp, enable_grad, grad, primitive, relu, tensor
 from gencore.kernels import dense
+from gencore.kernels._contiguous import contiguous
 from gencore.random import KeyLike, as_key
 
-__all__ = ["PixelLayer", "pixel_draw", "pixel_sample"]
+__all__ = ["PixelLayer", "pixel_draw", "pixel_sample", "pixel_stack"]
 
 Float32Array = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
 
 _KINDS: Final = {"conv": 0, "add": 1, "relu": 2}
+_C_OUT: Final = 7  # column of the table
 _MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
 
 
@@ -109,11 +112,111 @@ def pixel_sample(
     """
     rows, params = _compiled(layers)
     out = np.empty(shape, np.uint8)
+    arrays = [p.detach().numpy() if isinstance(p, Tensor) else p for p in params]
     _core.conv_pixel_sample(
-        layers=rows, params=params, channel_groups=channel_groups, levels=levels, temperature=temperature, given=given,
+        layers=rows, params=arrays, channel_groups=channel_groups, levels=levels, temperature=temperature, given=given,
         keep=keep, out=out, key=as_key(key), step=step, first_row=first_row,
     )  # fmt: skip
     return out
+
+
+def pixel_stack(x: Float32Array, layers: Sequence[PixelLayer], *, channel_groups: int = 1) -> Float32Array:
+    """Run a stack of convolutions on whole images: what the last layer makes of them.
+
+    Parameters
+    ----------
+    x : (N, H, W, C) float32
+        Images; map 0 of the stack.
+    layers : sequence of PixelLayer
+        The stack. Kernels that are not masked are of one pixel.
+    channel_groups : int
+        Of every masked layer.
+
+    Returns
+    -------
+    (N, H, W, K) float32
+        The last layer's map.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Layers that do not fit each other; wrong shapes, dtypes or memory order.
+
+    Notes
+    -----
+    Image by image: maps stay in a core's caches, and none of the size of a batch's is ever in memory. The bits are
+    those of `masked_conv2d`, relu and sums one after the other. Gradient: to the weights and biases, by a second pass
+    over each image that computes its maps again; to `x`, and to second order, through the layers one by one. Extra
+    memory: 16 copies of the weights' gradients, and for each thread twice the maps of an image.
+    """
+    rows, params = _compiled(layers)
+    result: Float32Array = _stack(x, *params, rows=rows, channel_groups=channel_groups)
+    return result
+
+
+@primitive
+def _stack(x: Any, *params: Any, rows: NDArray[np.int64], channel_groups: int) -> Any:
+    try:
+        out = np.empty((*x.shape[:3], rows[-1, _C_OUT]), np.float32)
+    except (AttributeError, IndexError, TypeError):
+        out = np.empty((0, 0, 0, 0), np.float32)  # no images: the compiled function says which and why
+    _core.conv_stack_forward(layers=rows, params=list(params), channel_groups=channel_groups, x=x, out=out)
+    return out
+
+
+def _stack_rule(
+    needs: tuple[bool, ...],
+    g: Any,
+    _ans: Any,
+    x: Any,
+    *params: Any,
+    rows: NDArray[np.int64],
+    channel_groups: int,
+) -> tuple[Any, ...]:
+    recorded = any(isinstance(a, Tensor) for a in (g, x, *params))
+    if not recorded and not needs[0]:
+        grads = [np.empty(p.shape, np.float32) for p in params]
+        _core.conv_stack_vjp(
+            layers=rows,
+            params=list(params),
+            channel_groups=channel_groups,
+            x=x,
+            grad=contiguous(g),
+            grads=grads,
+        )
+        return (None, *grads)
+    with enable_grad():
+        arguments = [a if isinstance(a, Tensor) else tensor(a, requires_grad=True) for a in (x, *params)]
+        y = _one_by_one(arguments[0], arguments[1:], rows, channel_groups)
+        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
+        found = iter(grad(y, wanted, g, create_graph=recorded, allow_unused=True))
+    results = tuple(next(found) if need else None for need in needs)
+    return results if recorded else tuple(None if r is None else r.numpy() for r in results)
+
+
+def _one_by_one(x: Any, params: Sequence[Any], rows: NDArray[np.int64], channel_groups: int) -> Any:
+    """The same stack, layer by layer, on Tensors."""
+    from gencore.kernels import conv  # which imports this module
+
+    masks, activations = list(_MASKS), list(dense.ACTIVATIONS)
+    maps = [x]
+    for kind, src, src2, _, _, _, _, _, mask, activation, weight, bias in rows.tolist():
+        if kind == _KINDS["add"]:
+            maps.append(maps[src] + maps[src2])
+        elif kind == _KINDS["relu"]:
+            maps.append(relu(maps[src]))
+        else:
+            w, b = params[weight], None if bias < 0 else params[bias]
+            name: Any = activations[activation]
+            if mask == 0:
+                maps.append(conv.conv2d(maps[src], w, b, activation=name))
+            else:
+                seen: Any = masks[mask]
+                maps.append(conv.masked_conv2d(maps[src], w, b, seen, channel_groups, activation=name))
+    return maps[-1]
+
+
+defvjp(_stack, joint=_stack_rule)
 
 
 def pixel_draw(

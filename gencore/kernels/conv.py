@@ -16,9 +16,17 @@ from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
-from gencore.kernels._pixels import PixelLayer, pixel_draw, pixel_sample
+from gencore.kernels._pixels import PixelLayer, pixel_draw, pixel_sample, pixel_stack
 
-__all__ = ["PixelLayer", "conv2d", "conv_transpose2d", "masked_conv2d", "pixel_draw", "pixel_sample"]
+__all__ = [
+    "PixelLayer",
+    "conv2d",
+    "conv_transpose2d",
+    "masked_conv2d",
+    "pixel_draw",
+    "pixel_sample",
+    "pixel_stack",
+]
 
 Float32Array = NDArray[np.float32]
 Mask = Literal["A", "B", "rows-A", "rows-B"]

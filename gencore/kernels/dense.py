@@ -36,7 +36,7 @@ Float32Array = NDArray[np.float32]
 Factor = NDArray[np.float32 | np.uint8 | np.bool_]
 Activation = Literal["identity", "logistic", "tanh", "relu", "softplus"]
 
-_ACTIVATIONS: Final = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "softplus": 4}
+ACTIVATIONS: Final = {"identity": 0, "logistic": 1, "tanh": 2, "relu": 3, "softplus": 4}
 _FLOAT32: Final = np.dtype(np.float32)
 
 
@@ -126,7 +126,7 @@ def _matmul(
         out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
     _core.dense_matmul(
         a=a, b=b, bias=bias, out=out, transpose_a=transpose_a, transpose_b=transpose_b,
-        activation=_ACTIVATIONS[activation],
+        activation=ACTIVATIONS[activation],
     )  # fmt: skip
     return out
 
@@ -257,7 +257,7 @@ def _linear_vjp(
         pass  # not matrices: the compiled function says which and why
     _core.dense_linear_vjp(
         grad=rows, x=inputs, w=w, y=values, grad_x=outs[0], grad_w=outs[1], grad_bias=outs[2],
-        activation=_ACTIVATIONS[activation],
+        activation=ACTIVATIONS[activation],
     )  # fmt: skip
     if outs[0] is not None and leading is not None:
         outs[0] = outs[0].reshape(*leading, outs[0].shape[1])
@@ -299,7 +299,7 @@ def _activation_vjp(grad: Any, y: Any, *, activation: Activation, bias: bool) ->
     out, _ = _as_rows("dense.activation_vjp", "dz", dz)
     by_bias = np.empty(grad.shape[-1:], _FLOAT32) if bias else None
     _core.dense_linear_vjp(
-        grad=rows, y=values, grad_z=out, grad_bias=by_bias, activation=_ACTIVATIONS[activation]
+        grad=rows, y=values, grad_z=out, grad_bias=by_bias, activation=ACTIVATIONS[activation]
     )
     return (dz,) if by_bias is None else (dz, by_bias)
 
@@ -433,9 +433,9 @@ defvjp(_linear_vjp, joint=_linear_vjp_rule)
 
 def activation_code(op: str, activation: str) -> int:
     """Return the kernels' number for an activation; raises ValueError, in the name of `op`, where there is none."""
-    code = _ACTIVATIONS.get(activation)
+    code = ACTIVATIONS.get(activation)
     if code is None:
-        names = ", ".join(_ACTIVATIONS)
+        names = ", ".join(ACTIVATIONS)
         raise ValueError(f"{op}: expected activation to be one of {names}, received {activation!r}")
     return code
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gencore import optim
 from gencore._checks import count
 from gencore.autograd import Tensor, no_grad
-from gencore.autograd.functions import relu
 from gencore.kernels import conv, dense
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.nn import MaskedConv2d, Module
@@ -36,10 +35,6 @@ class _Block(Module):
         self.narrow = MaskedConv2d(2 * h, h, 1, "B", "relu", channel_groups=groups, key=keys)
         self.spread = MaskedConv2d(h, h, 3, "B", "relu", channel_groups=groups, key=keys)
         self.widen = MaskedConv2d(h, 2 * h, 1, "B", channel_groups=groups, key=keys)
-
-    def forward(self, x: Any) -> Any:
-        """(N, H, W, 2h) -> the same."""
-        return x + self.widen(self.spread(self.narrow(relu(x))))
 
 
 class PixelCNN(NeuralModel):
@@ -129,13 +124,7 @@ class PixelCNN(NeuralModel):
         x: Any = images.astype(np.float32)
         if self.levels > 2:
             x = x * np.float32(1 / (self.levels - 1))
-        x = self.first(x)
-        for block in self.blocks:
-            x = block(x)
-        x = relu(x)
-        for layer in self.head:
-            x = layer(x)
-        return x
+        return conv.pixel_stack(x, self.layers(), channel_groups=self.shape[2])
 
     def log_prob_of(self, images: Any) -> Any:
         """Log-probability of images as kernels take them, (n,), differentiable with respect to the parameters."""
@@ -276,18 +265,17 @@ class PixelCNN(NeuralModel):
         if method == "naive":
             return self._sample_naively(n, given, keep, temperature, number)
         return conv.pixel_sample(
-            self._layers(), (n, *self.shape), number, channel_groups=self.shape[2], levels=self.levels,
+            self.layers(), (n, *self.shape), number, channel_groups=self.shape[2], levels=self.levels,
             temperature=temperature, given=given, keep=keep,
         )  # fmt: skip
 
-    def _layers(self) -> list[conv.PixelLayer]:
-        """The stack that `forward` computes, as the sampler takes it."""
+    def layers(self) -> list[conv.PixelLayer]:
+        """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
         layers: list[conv.PixelLayer] = []
 
         def add(layer: MaskedConv2d, src: int) -> int:
-            bias = None if layer.bias is None else layer.bias._data
             layers.append(
-                conv.PixelLayer("conv", src, 0, layer.weight._data, bias, layer.mask, layer.activation)
+                conv.PixelLayer("conv", src, 0, layer.weight, layer.bias, layer.mask, layer.activation)
             )
             return len(layers)
 

@@ -4,7 +4,7 @@
 #include "gencore/conv.h"
 #include "gencore/sample_coordinates.h"
 
-#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw)
+#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw) X(StackForward) X(StackVjp)
 
 namespace gencore::conv {
 
@@ -30,6 +30,62 @@ enum LayerField : std::int32_t {
   layer_bias,
   layer_fields
 };
+
+namespace detail {
+inline void one_of(const char* op, const std::string& what, std::int64_t value, std::int64_t least, std::int64_t most) {
+  check::in_range(op, what.c_str(), value, least, most);
+}
+}  // namespace detail
+
+// Whether the layers fit each other and what they read; where `causal`, whether none sees what is drawn later.
+inline void check_stack(const char* name, const Matrix<const std::int64_t>& layers,
+                        const VectorList<const float>& params, std::int64_t channel_groups, std::int64_t colours,
+                        bool causal) {
+  check::given(name, "layers", layers);
+  check::given(name, "params", params);
+  check::shape(name, "layers", layers, {layers.shape[0], std::int64_t{layer_fields}}, "the fields of a layer");
+  check::at_least(name, "the rows of layers", layers.shape[0], 1);
+  for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
+    const std::int64_t* l = layers.row(i);
+    const auto named = [i](const char* field) { return "layers[" + std::to_string(i) + "]'s " + field; };
+    detail::one_of(name, named("kind"), l[layer_kind], 0, 2);
+    detail::one_of(name, named("src"), l[layer_src], 0, i);
+    detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
+    // A map's channels are those that its layer puts out.
+    const auto channels = [&](std::int64_t map) { return map == 0 ? colours : layers.row(map - 1)[layer_c_out]; };
+    const std::int64_t c_in = channels(l[layer_src]);
+    detail::one_of(name, named("c_in"), l[layer_c_in], c_in, c_in);
+    detail::one_of(name, named("c_out"), l[layer_c_out], 1, std::int64_t{1} << 20);
+    if (l[layer_c_out] % channel_groups != 0 || c_in % channel_groups != 0) {
+      check::fail(name, named("channels").c_str(), "to be a multiple of channel_groups",
+                  std::to_string(l[layer_c_out]));
+    }
+    if (l[layer_kind] == static_cast<std::int64_t>(Layer::convolve)) {
+      detail::one_of(name, named("mask"), l[layer_mask], 0, 4);
+      detail::one_of(name, named("kh"), l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
+      detail::one_of(name, named("kw"), l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
+      const auto mask = static_cast<Mask>(l[layer_mask]);
+      const bool strict = mask == Mask::before || mask == Mask::above;
+      if (causal && ((l[layer_src] == 0 && !strict) || (mask == Mask::none && channel_groups > 1))) {
+        check::fail(name, named("mask").c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
+      }
+      dense::detail::activation(name, static_cast<dense::Activation>(l[layer_activation]));
+      detail::one_of(name, named("weight"), l[layer_weight], 0, params.count - 1);
+      detail::one_of(name, named("bias"), l[layer_bias], -1, params.count - 1);
+      const std::int64_t size = l[layer_kh] * l[layer_kw] * c_in * l[layer_c_out];
+      detail::one_of(name, named("size of the weight"), params[l[layer_weight]].size(), size, size);
+      if (l[layer_bias] >= 0) {
+        detail::one_of(name, named("size of the bias"), params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
+      }
+    } else {
+      detail::one_of(name, named("c_out"), l[layer_c_out], c_in, c_in);
+      if (l[layer_kind] == static_cast<std::int64_t>(Layer::add)) {
+        detail::one_of(name, named("src2"), l[layer_src2], 0, i);
+        detail::one_of(name, named("channels of src2"), channels(l[layer_src2]), c_in, c_in);
+      }
+    }
+  }
+}
 
 // Draws images in raster order, colour after colour. The last layer's map holds the logits: one for each colour
 // (levels = 2: P(1) = logistic), or `levels` for each, colour by colour. They are divided by the temperature.
@@ -82,21 +138,57 @@ struct PixelDraw : sample::Coordinates {
   }
 };
 
+// The whole stack on images: out is the last layer's map. Image by image, so that no map is ever in memory; the bits are
+// those of the layers one after the other.
+struct StackForward : OpBase {
+  static constexpr const char* name = "conv.stack_forward";
+  Matrix<const std::int64_t> layers{};
+  VectorList<const float> params{};
+  std::int64_t channel_groups = 1;
+  Images<const float> x{};  // (N, H, W, C)
+  Images<float> out{};      // (N, H, W, K)
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("layers", &StackForward::layers);
+    f("params", &StackForward::params);
+    f("channel_groups", &StackForward::channel_groups);
+    f("x", &StackForward::x);
+    f("out", &StackForward::out);
+  }
+};
+
+// Gradients of <grad, out> for the parameters; maps are computed again, image by image. Sums over pixels are float32, an
+// image at a time; groups of images are added in float64.
+struct StackVjp : OpBase {
+  static constexpr const char* name = "conv.stack_vjp";
+  Matrix<const std::int64_t> layers{};
+  VectorList<const float> params{};
+  std::int64_t channel_groups = 1;
+  Images<const float> x{};     // (N, H, W, C)
+  Images<const float> grad{};  // (N, H, W, K)
+  VectorList<float> grads{};   // like params
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("layers", &StackVjp::layers);
+    f("params", &StackVjp::params);
+    f("channel_groups", &StackVjp::channel_groups);
+    f("x", &StackVjp::x);
+    f("grad", &StackVjp::grad);
+    f("grads", &StackVjp::grads);
+  }
+};
+
 GENCORE_API void run(const PixelSample& op);
 GENCORE_API void run(const PixelDraw& op);
-
-namespace detail {
-inline void one_of(const char* op, const std::string& what, std::int64_t value, std::int64_t least, std::int64_t most) {
-  check::in_range(op, what.c_str(), value, least, most);
-}
-}  // namespace detail
+GENCORE_API void run(const StackForward& op);
+GENCORE_API void run(const StackVjp& op);
 
 inline void PixelSample::check() const {
   check::given(name, "out", out);
-  check::given(name, "layers", layers);
-  check::given(name, "params", params);
-  check::shape(name, "layers", layers, {layers.shape[0], std::int64_t{layer_fields}}, "the fields of a layer");
-  check::at_least(name, "the rows of layers", layers.shape[0], 1);
   check::in_range(name, "levels", levels, 2, 256);
   check::positive(name, "temperature", static_cast<double>(temperature));
   const std::int64_t colours = out.shape[3];
@@ -113,46 +205,7 @@ inline void PixelSample::check() const {
   } else if (keep.given()) {
     check::fail(name, "given, which keep refers to,", "to be given", "nothing");
   }
-  for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
-    const std::int64_t* l = layers.row(i);
-    const auto named = [i](const char* field) { return "layers[" + std::to_string(i) + "]'s " + field; };
-    detail::one_of(name, named("kind"), l[layer_kind], 0, 2);
-    detail::one_of(name, named("src"), l[layer_src], 0, i);
-    detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
-    // A map's channels are those that its layer puts out.
-    const auto channels = [&](std::int64_t map) { return map == 0 ? colours : layers.row(map - 1)[layer_c_out]; };
-    const std::int64_t c_in = channels(l[layer_src]);
-    detail::one_of(name, named("c_in"), l[layer_c_in], c_in, c_in);
-    detail::one_of(name, named("c_out"), l[layer_c_out], 1, std::int64_t{1} << 20);
-    if (l[layer_c_out] % channel_groups != 0 || c_in % channel_groups != 0) {
-      check::fail(name, named("channels").c_str(), "to be a multiple of channel_groups",
-                  std::to_string(l[layer_c_out]));
-    }
-    if (l[layer_kind] == static_cast<std::int64_t>(Layer::convolve)) {
-      detail::one_of(name, named("mask"), l[layer_mask], 0, 4);
-      detail::one_of(name, named("kh"), l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
-      detail::one_of(name, named("kw"), l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
-      const auto mask = static_cast<Mask>(l[layer_mask]);
-      const bool strict = mask == Mask::before || mask == Mask::above;
-      if ((l[layer_src] == 0 && !strict) || (mask == Mask::none && channel_groups > 1)) {
-        check::fail(name, named("mask").c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
-      }
-      dense::detail::activation(name, static_cast<dense::Activation>(l[layer_activation]));
-      detail::one_of(name, named("weight"), l[layer_weight], 0, params.count - 1);
-      detail::one_of(name, named("bias"), l[layer_bias], -1, params.count - 1);
-      const std::int64_t size = l[layer_kh] * l[layer_kw] * c_in * l[layer_c_out];
-      detail::one_of(name, named("size of the weight"), params[l[layer_weight]].size(), size, size);
-      if (l[layer_bias] >= 0) {
-        detail::one_of(name, named("size of the bias"), params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
-      }
-    } else {
-      detail::one_of(name, named("c_out"), l[layer_c_out], c_in, c_in);
-      if (l[layer_kind] == static_cast<std::int64_t>(Layer::add)) {
-        detail::one_of(name, named("src2"), l[layer_src2], 0, i);
-        detail::one_of(name, named("channels of src2"), channels(l[layer_src2]), c_in, c_in);
-      }
-    }
-  }
+  check_stack(name, layers, params, channel_groups, colours, true);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = colours * (levels == 2 ? 1 : levels);
   if (logits != wanted) {
@@ -160,6 +213,22 @@ inline void PixelSample::check() const {
                 std::to_string(logits));
   }
   check_coordinates(name, out.shape[0]);
+}
+
+inline void StackForward::check() const {
+  check::given(name, "x", x);
+  check_stack(name, layers, params, channel_groups, x.shape[3], false);
+  check::shape(name, "out", out, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
+               "the images of x and the channels of the last layer");
+  check::apart(name, "out", out, "x", x);
+}
+
+inline void StackVjp::check() const {
+  check::given(name, "x", x);
+  check_stack(name, layers, params, channel_groups, x.shape[3], false);
+  check::shape(name, "grad", grad, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
+               "the images of x and the channels of the last layer");
+  check::like(name, "grads", grads, "params", params);
 }
 
 inline void PixelDraw::check() const {

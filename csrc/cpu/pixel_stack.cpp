@@ -1,0 +1,318 @@
+// Stacks of masked convolutions on whole images, forward and back, image by image: maps stay in the caches of a core, and
+// nothing of the size of a batch's map is ever in memory.
+//
+// The limit: the products, two multiply-adds an instruction and lane: forward once, back two times, and forward again to
+// have the maps. A map written to memory and read again by every layer would cost as much as its products where it has
+// 16 channels.
+#include "../runtime/table.h"
+#include "activation.h"
+#include "conv_kernels.h"
+#include "gencore/pixels.h"
+
+namespace gencore::GENCORE_LEVEL {
+namespace {
+
+using conv::Images;
+using conv::Layer;
+using runtime::Scratch;
+
+constexpr std::int64_t image_groups = 16;  // whose gradients are summed apart
+
+// One layer, read from its row of the table.
+struct Row {
+  const std::int64_t* l;
+  std::int64_t groups;
+
+  Layer kind() const { return static_cast<Layer>(l[conv::layer_kind]); }
+  std::int64_t src() const { return l[conv::layer_src]; }
+  std::int64_t src2() const { return l[conv::layer_src2]; }
+  std::int64_t c_in() const { return l[conv::layer_c_in]; }
+  std::int64_t c_out() const { return l[conv::layer_c_out]; }
+  std::int64_t weight() const { return l[conv::layer_weight]; }
+  std::int64_t bias() const { return l[conv::layer_bias]; }
+  dense::Activation activation() const { return static_cast<dense::Activation>(l[conv::layer_activation]); }
+  // A product of pixels and weights.
+  bool is_product() const {
+    const auto mask = static_cast<conv::Mask>(l[conv::layer_mask]);
+    return l[conv::layer_kh] == 1 && l[conv::layer_kw] == 1 &&
+           (mask == conv::Mask::none || mask == conv::Mask::to_this_row ||
+            (mask == conv::Mask::to_here && groups == 1));
+  }
+  template <class Op>
+  void set_geometry(Op& op) const {
+    op.pad_top = l[conv::layer_kh] / 2;
+    op.pad_left = l[conv::layer_kw] / 2;
+    op.mask = static_cast<conv::Mask>(l[conv::layer_mask]);
+    op.channel_groups = groups;
+  }
+  template <class T>
+  Images<T> kernel(T* data) const {
+    return {data, {l[conv::layer_kh], l[conv::layer_kw], c_in(), c_out()}};
+  }
+};
+
+// The maps of one image; map 0 is the image, the last one where the caller wants it.
+struct Maps {
+  float** map;
+  std::int64_t height, width;
+
+  std::int64_t pixels() const { return height * width; }
+  template <class T>
+  Images<T> image(T* data, std::int64_t channels) const {
+    return {data, {1, height, width, channels}};
+  }
+};
+
+void forward(const Row& row, const VectorList<const float>& params, const Maps& maps, float* to) {
+  const float* x = maps.map[row.src()];
+  const std::int64_t size = maps.pixels() * row.c_out();
+  if (row.kind() == Layer::add) {
+    const float* y = maps.map[row.src2()];
+    for (std::int64_t i = 0; i < size; ++i) to[i] = x[i] + y[i];
+    return;
+  }
+  if (row.kind() == Layer::relu) {
+    for (std::int64_t i = 0; i < size; ++i) to[i] = x[i] > 0 ? x[i] : 0.0f;
+    return;
+  }
+  const float *w = params[row.weight()].data, *bias = row.bias() < 0 ? nullptr : params[row.bias()].data;
+  if (row.is_product()) {
+    with_epilogue(row.activation(), bias, row.c_out(), true, [&](const auto& epilogue) {
+      gemm(maps.pixels(), row.c_out(), row.c_in(), x, row.c_in(), 1, w, row.c_out(), 1, to, row.c_out(), epilogue);
+    });
+    return;
+  }
+  conv::Conv2d op;
+  op.x = maps.image(x, row.c_in());
+  op.w = row.kernel(w);
+  if (bias != nullptr) op.bias = {bias, {row.c_out()}};
+  op.out = maps.image(to, row.c_out());
+  op.activation = row.activation();
+  row.set_geometry(op);
+  conv2d(op);
+}
+
+// Floats of all maps but the image's and the last one's.
+std::int64_t map_floats(const Matrix<const std::int64_t>& layers, std::int64_t pixels) {
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i + 1 < layers.shape[0]; ++i)
+    total += round_up(layers.row(i)[conv::layer_c_out] * pixels, 16);
+  return total;
+}
+
+// Cuts memory into the maps between the image and the last.
+void place_maps(const Matrix<const std::int64_t>& layers, std::int64_t pixels, float* memory, float** map) {
+  for (std::int64_t i = 0; i + 1 < layers.shape[0]; ++i) {
+    map[i + 1] = memory;
+    memory += round_up(layers.row(i)[conv::layer_c_out] * pixels, 16);
+  }
+}
+
+void stack_forward(const conv::StackForward& op) {
+  const std::int64_t n = op.layers.shape[0], height = op.x.shape[1], width = op.x.shape[2], pixels = height * width;
+  if (op.out.size() == 0) return;
+  parallel_for(op.x.shape[0], [&](std::int64_t image) {
+    const auto floats = static_cast<std::size_t>(map_floats(op.layers, pixels));
+    Scratch scratch(4 * floats + static_cast<std::size_t>(n + 1) * sizeof(float*) + 128);
+    Maps maps{scratch.carve<float*>(static_cast<std::size_t>(n + 1)), height, width};
+    place_maps(op.layers, pixels, scratch.carve<float>(floats), maps.map);
+    maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * op.x.shape[3];  // read only
+    maps.map[n] = op.out.data + image * pixels * op.out.shape[3];
+    for (std::int64_t i = 0; i < n; ++i) {
+      forward(Row{op.layers.row(i), op.channel_groups}, op.params, maps, maps.map[i + 1]);
+    }
+  });
+}
+
+// --- back -----------------------------------------------------------------------------------------------------------------
+
+// Gradients of the maps of one image: none, until something is added.
+struct MapGradients {
+  float** map;
+  bool* given;
+
+  // Where the gradient of a map may be written: itself if it is the first part, else `spare`, to be added.
+  float* place(std::int64_t m, float* spare) const { return given[m] ? spare : map[m]; }
+  void add(std::int64_t m, const float* part, std::int64_t size) const {
+    if (part == map[m]) {
+      given[m] = true;
+      return;
+    }
+    float* to = map[m];
+    if (given[m]) {
+      for (std::int64_t i = 0; i < size; ++i) to[i] += part[i];
+    } else {
+      std::memcpy(to, part, 4 * static_cast<std::size_t>(size));
+      given[m] = true;
+    }
+  }
+};
+
+// dz = grad activation'(y), in place, and its sums over the pixels, added to `bias`.
+void through_activation(const Row& row, const float* y, std::int64_t pixels, float* grad, float* bias) {
+  const std::int64_t channels = row.c_out();
+  with_slope(row.activation(), [&](const auto& slope) {
+    const auto pass = [&](std::int64_t i, int valid) {
+      const auto read = [&](const float* p) { return valid == lanes ? load(p + i) : load_first(p + i, valid); };
+      store_up_to(grad + i, slope(read(grad), read(y)), valid);
+    };
+    if (row.activation() == dense::Activation::identity) return;
+    const std::int64_t size = pixels * channels;
+    std::int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) pass(i, lanes);
+    if (i < size) pass(i, static_cast<int>(size - i));
+  });
+  if (bias == nullptr) return;
+  for (std::int64_t c = 0; c < channels; c += lanes) {
+    const int valid = static_cast<int>(min_of(channels - c, lanes));
+    F total{};
+    for (std::int64_t p = 0; p < pixels; ++p) {
+      const float* from = grad + p * channels + c;
+      total += valid == lanes ? load(from) : load_first(from, valid);
+    }
+    store_up_to(bias + c, (valid == lanes ? load(bias + c) : load_first(bias + c, valid)) + total, valid);
+  }
+}
+
+struct Spare {
+  float *map, *weight;  // a map's gradient, a weight's
+};
+
+// Goes back through a convolution: dz is the gradient of its sums.
+void back_through_sums(const Row& row, const VectorList<const float>& params, const Maps& maps, const float* dz,
+                       const MapGradients& gradients, float* grad_w, const Spare& spare) {
+  const std::int64_t pixels = maps.pixels(), c_in = row.c_in(), c_out = row.c_out();
+  const float *x = maps.map[row.src()], *w = params[row.weight()].data;
+  float* by_x = row.src() == 0 ? nullptr : gradients.place(row.src(), spare.map);
+  if (row.is_product()) {
+    gemm(c_in, c_out, pixels, x, 1, c_in, dz, c_out, 1, spare.weight, c_out, Identity{});
+    if (by_x != nullptr) gemm(pixels, c_in, c_out, dz, c_out, 1, w, 1, c_out, by_x, c_in, Identity{});
+  } else {
+    conv::Conv2dWeight of_w;
+    of_w.x = maps.image(x, c_in);
+    of_w.grad = maps.image(dz, c_out);
+    of_w.out = row.kernel(spare.weight);
+    row.set_geometry(of_w);
+    conv2d_weight(of_w);
+    if (by_x != nullptr) {
+      conv::Conv2dInput of_x;
+      of_x.grad = maps.image(dz, c_out);
+      of_x.w = row.kernel(w);
+      of_x.out = maps.image(by_x, c_in);
+      row.set_geometry(of_x);
+      conv2d_input(of_x);
+    }
+  }
+  const std::int64_t size = params[row.weight()].size();
+  for (std::int64_t i = 0; i < size; ++i) grad_w[i] += spare.weight[i];
+  if (by_x != nullptr) gradients.add(row.src(), by_x, pixels * c_in);
+}
+
+void backward(const Row& row, const VectorList<const float>& params, const Maps& maps, const float* y, float* grad,
+              const MapGradients& gradients, float* const* grads, const Spare& spare) {
+  const std::int64_t size = maps.pixels() * row.c_out();
+  if (row.kind() == Layer::convolve) {
+    through_activation(row, y, maps.pixels(), grad, row.bias() < 0 ? nullptr : grads[row.bias()]);
+    back_through_sums(row, params, maps, grad, gradients, grads[row.weight()], spare);
+    return;
+  }
+  if (row.kind() == Layer::relu) {
+    for (std::int64_t i = 0; i < size; ++i) grad[i] = y[i] > 0 ? grad[i] : 0.0f;
+  }
+  if (row.src() != 0) gradients.add(row.src(), grad, size);
+  if (row.kind() == Layer::add && row.src2() != 0) gradients.add(row.src2(), grad, size);
+}
+
+// Memory of a task of stack_vjp.
+struct Workspace {
+  Maps maps;
+  MapGradients gradients;
+  float *last, *grad;  // the last map and its gradient
+  Spare spare;
+  float** grads;
+
+  static std::size_t bytes(const conv::StackVjp& op, std::int64_t widest, std::int64_t largest) {
+    const std::int64_t n = op.layers.shape[0], pixels = op.x.shape[1] * op.x.shape[2];
+    const std::int64_t floats = 2 * map_floats(op.layers, pixels) + pixels * (2 * op.grad.shape[3] + widest) + largest;
+    return 4 * static_cast<std::size_t>(floats) +
+           static_cast<std::size_t>(2 * (n + 1) + op.params.count) * sizeof(float*) + static_cast<std::size_t>(n + 1) +
+           1024;
+  }
+  Workspace(const conv::StackVjp& op, std::int64_t widest, std::int64_t largest, float* sums, Scratch& scratch) {
+    const std::int64_t n = op.layers.shape[0], pixels = op.x.shape[1] * op.x.shape[2];
+    const auto floats = static_cast<std::size_t>(map_floats(op.layers, pixels));
+    const auto pointers = static_cast<std::size_t>(n + 1);
+    maps = {scratch.carve<float*>(pointers), op.x.shape[1], op.x.shape[2]};
+    gradients = {scratch.carve<float*>(pointers), scratch.carve<bool>(pointers)};
+    place_maps(op.layers, pixels, scratch.carve<float>(floats), maps.map);
+    place_maps(op.layers, pixels, scratch.carve<float>(floats), gradients.map);
+    last = scratch.carve<float>(static_cast<std::size_t>(pixels * op.grad.shape[3]));
+    grad = scratch.carve<float>(static_cast<std::size_t>(pixels * op.grad.shape[3]));
+    maps.map[n] = last;
+    gradients.map[n] = grad;
+    spare = {scratch.carve<float>(static_cast<std::size_t>(pixels * widest)),
+             scratch.carve<float>(static_cast<std::size_t>(largest))};
+    grads = scratch.carve<float*>(static_cast<std::size_t>(op.params.count));
+    for (std::int64_t k = 0; k < op.params.count; ++k) {
+      grads[k] = sums;
+      sums += op.params[k].size();
+    }
+  }
+};
+
+void image_vjp(const conv::StackVjp& op, std::int64_t image, const Workspace& work) {
+  const std::int64_t n = op.layers.shape[0], pixels = work.maps.pixels();
+  const auto row = [&](std::int64_t i) { return Row{op.layers.row(i), op.channel_groups}; };
+  work.maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * op.x.shape[3];  // read only
+  for (std::int64_t i = 0; i < n; ++i) forward(row(i), op.params, work.maps, work.maps.map[i + 1]);
+  for (std::int64_t m = 0; m < n; ++m) work.gradients.given[m] = false;
+  work.gradients.given[n] = true;
+  std::memcpy(work.grad, op.grad.data + image * pixels * op.grad.shape[3],
+              4 * static_cast<std::size_t>(pixels * op.grad.shape[3]));
+  for (std::int64_t i = n - 1; i >= 0; --i) {
+    if (!work.gradients.given[i + 1]) continue;  // a map that nothing reads
+    backward(row(i), op.params, work.maps, work.maps.map[i + 1], work.gradients.map[i + 1], work.gradients, work.grads,
+             work.spare);
+  }
+}
+
+void stack_vjp(const conv::StackVjp& op) {
+  std::int64_t total = 0, largest = 0, widest = 1;
+  for (std::int64_t k = 0; k < op.params.count; ++k) {
+    total += op.params[k].size();
+    largest = max_of(largest, op.params[k].size());
+  }
+  for (std::int64_t i = 0; i < op.layers.shape[0]; ++i) widest = max_of(widest, op.layers.row(i)[conv::layer_c_out]);
+  const Cut groups{op.x.shape[0], max_of(min_of(op.x.shape[0], image_groups), 1)};
+  Scratch sums(4 * static_cast<std::size_t>(groups.count * total) + 64);
+  float* of_groups = sums.carve<float>(static_cast<std::size_t>(groups.count * total));
+  parallel_for(groups.count, [&](std::int64_t group) {
+    Scratch scratch(Workspace::bytes(op, widest, largest));
+    float* own = of_groups + group * total;
+    std::memset(own, 0, 4 * static_cast<std::size_t>(total));
+    const Workspace work(op, widest, largest, own, scratch);
+    for (std::int64_t i = groups.begin(group); i < groups.begin(group + 1); ++i) {
+      if (work.maps.pixels() > 0) image_vjp(op, i, work);
+    }
+  });
+  std::int64_t begin = 0;
+  for (std::int64_t k = 0; k < op.params.count; ++k) {
+    for (std::int64_t j = 0; j < op.params[k].size(); ++j) {
+      double sum = 0;
+      for (std::int64_t group = 0; group < groups.count; ++group) {
+        sum += static_cast<double>(of_groups[group * total + begin + j]);
+      }
+      op.grads[k][j] = static_cast<float>(sum);
+    }
+    begin += op.params[k].size();
+  }
+}
+
+}  // namespace
+
+void fill_pixel_stack(runtime::Table& table) {
+  table.conv.StackForward = stack_forward;
+  table.conv.StackVjp = stack_vjp;
+}
+
+}  // namespace gencore::GENCORE_LEVEL
