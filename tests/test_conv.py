@@ -286,3 +286,70 @@ def test_torch_agrees(mask):
     )
     magnitude = convolution.forward(np.abs(x), np.abs(w * seen), (9, 8), (1, 1), (2, 2)) + np.abs(b)
     assert np.all(np.abs(y - theirs.numpy().transpose(0, 2, 3, 1)) <= 110 * U * magnitude)
+
+
+# --- stacks -------------------------------------------------------------------------------------------------
+
+
+def small_stack(rng):
+    layers = conv.PixelLayer
+    w = [float32(rng, *shape) / 2 for shape in ((3, 3, 1, 4), (1, 1, 4, 3), (3, 3, 3, 4), (1, 1, 4, 2))]
+    b = [float32(rng, n) for n in (4, 3, 2)]
+
+    def stack(*params):
+        w1, b1, w2, b2, w3, w4, b4 = params
+        return [
+            layers("conv", 0, weight=w1, bias=b1, mask="A", activation="tanh"),
+            layers("conv", 1, weight=w2, bias=b2, mask="B", activation="softplus"),
+            layers("conv", 2, weight=w3, mask="B"),
+            layers("add", 1, 3),
+            layers("conv", 4, weight=w4, bias=b4, activation="logistic"),
+        ]
+
+    return stack, [w[0], b[0], w[1], b[1], w[2], w[3], b[2]]
+
+
+def test_a_stack_is_its_layers_one_after_the_other():
+    """To the bit; and so are cached activations (test_model_pixelcnn.py). Gradients to the rounding of their sums."""
+    rng = np.random.default_rng(9)
+    stack, params = small_stack(rng)
+    x = float32(rng, 5, 6, 7, 1)
+
+    def one_by_one(x, w1, b1, w2, b2, w3, w4, b4):
+        first = conv.masked_conv2d(x, w1, b1, "A", activation="tanh")
+        second = conv.masked_conv2d(first, w2, b2, activation="softplus")
+        return conv.conv2d(first + conv.masked_conv2d(second, w3), w4, b4, activation="logistic")
+
+    assert np.array_equal(conv.pixel_stack(x, stack(*params)), one_by_one(x, *params))
+    leaves = [[gc.tensor(p, requires_grad=True) for p in (x, *params)] for _ in "ab"]
+    values = [conv.pixel_stack(leaves[0][0], stack(*leaves[0][1:])), one_by_one(*leaves[1])]
+    for y in values:
+        np.sum(y * y).backward()
+    for a, b in zip(*leaves, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-5)
+    fused = [gc.tensor(p, requires_grad=True) for p in params]  # no gradient for x: the fused pass
+    y = conv.pixel_stack(x, stack(*fused))
+    np.sum(y * y).backward()
+    for a, b in zip(fused, leaves[1][1:], strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivatives_of_a_stack():
+    rng = np.random.default_rng(10)
+    stack, params = small_stack(rng)
+    x = float32(rng, 2, 4, 4, 1)
+
+    def f(*params):
+        return conv.pixel_stack(x, stack(*params))
+
+    directions = [float32(rng, *p.shape) for p in params]
+    leaves = [gc.tensor(p, requires_grad=True) for p in params]
+    first = gc.grad(np.sum(f(*leaves)), leaves, create_graph=True)
+    along = sum(np.sum(g * d) for g, d in zip(first, directions, strict=True))
+    second = gc.grad(along, leaves)
+    found = sum(float(np.sum(h.numpy().astype(float) * d)) for h, d in zip(second, directions, strict=True))
+    h = 0.02
+    values = [np.sum(f(*(p + np.float32(s * h) * d for p, d in zip(params, directions, strict=True))), dtype=float)
+              for s in (-1, 0, 1)]  # fmt: skip
+    # 64 numbers known to 1e-7 over 4e-4, and the fourth derivative.
+    assert found == pytest.approx((values[0] - 2 * values[1] + values[2]) / h**2, rel=0.03, abs=0.05)

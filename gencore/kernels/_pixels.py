@@ -110,7 +110,7 @@ def pixel_sample(
     Sources: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks"; Ramachandran et al.
     (2017), "Fast generation for convolutional autoregressive models".
     """
-    rows, params = _compiled(layers)
+    rows, params = _compiled("conv.pixel_sample", layers, shape[-1])
     out = np.empty(shape, np.uint8)
     arrays = [p.detach().numpy() if isinstance(p, Tensor) else p for p in params]
     _core.conv_pixel_sample(
@@ -149,7 +149,7 @@ def pixel_stack(x: Float32Array, layers: Sequence[PixelLayer], *, channel_groups
     over each image that computes its maps again; to `x`, and to second order, through the layers one by one. Extra
     memory: 16 copies of the weights' gradients, and for each thread twice the maps of an image.
     """
-    rows, params = _compiled(layers)
+    rows, params = _compiled("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
     result: Float32Array = _stack(x, *params, rows=rows, channel_groups=channel_groups)
     return result
 
@@ -258,12 +258,11 @@ def pixel_draw(
     return out
 
 
-def _compiled(layers: Sequence[PixelLayer]) -> tuple[NDArray[np.int64], list[Any]]:
-    """The table of numbers that the kernel reads, and the arrays that it refers to."""
-    op = "conv.pixel_sample"
+def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDArray[np.int64], list[Any]]:
+    """The table of numbers that the kernels read, and the arrays that it refers to."""
     rows: list[tuple[int, ...]] = []
     params: list[Any] = []
-    channels: dict[int, int] = {}
+    channels = {0: colours}
     for i, layer in enumerate(layers):
         if layer.kind not in _KINDS:
             raise ValueError(

@@ -2,12 +2,13 @@
 
 import numpy as np
 from reference import convolution, philox
+from reference.rounding import U
 from reference.sampling import TieError
 
 from gencore.kernels import conv as kernels
 
 from .case import Bad, Case, Expected
-from .dense import ACTIVATIONS, TRUTH
+from .dense import ACTIVATIONS, SLOPE, TRUTH
 from .sample import COUNTERS_BAD
 
 MASKS = (None, "A", "B", "rows-A", "rows-B")
@@ -164,15 +165,8 @@ def reference(a, s):
 
 
 def public(a, s):
-    layers = []
-    for row in a["layers"]:
-        f = dict(zip(FIELDS, map(int, row), strict=True))
-        w = a["params"][f["weight"]] if f["kind"] == 0 else None
-        bias = a["params"][f["bias"]] if f["bias"] >= 0 else None
-        kind, activation = ("conv", "add", "relu")[f["kind"]], ACTIVATIONS[f["activation"]]
-        layers.append(kernels.PixelLayer(kind, f["src"], f["src2"], w, bias, MASKS[f["mask"]], activation))
     rest = {k: v for k, v in a.items() if k not in ("layers", "params")}
-    return {"out": kernels.pixel_sample(layers, (s["n"], *s["image"]), **rest)}
+    return {"out": kernels.pixel_sample(layers_of(a), (s["n"], *s["image"]), **rest)}
 
 
 def changed(layer, field, value):
@@ -265,4 +259,169 @@ DRAW = Case(
     ),
 )  # fmt: skip
 
-CASES = (SAMPLE, DRAW)
+# --- whole images, forward and back ---------------------------------------------------------------------------
+
+
+def fields(row):
+    return dict(zip(FIELDS, map(int, row), strict=True))
+
+
+class Maps:
+    """All maps in float64, and their magnitudes: what they would be if nothing cancelled."""
+
+    def __init__(self, a, s):
+        self.a, self.s = a, s
+        x = a["x"].astype(np.float64)
+        self.value, self.size, self.roundings = [x], [np.abs(x)], 0
+        for row in a["layers"]:
+            f = fields(row)
+            x, size = self.value[f["src"]], self.size[f["src"]]
+            if f["kind"] == 0:
+                w, pad = self.weight(f), (f["kh"] // 2, f["kw"] // 2)
+                bias = a["params"][f["bias"]].astype(np.float64) if f["bias"] >= 0 else 0
+                z = convolution.forward(x, w, x.shape[1:3], (1, 1), pad) + bias
+                y = TRUTH[ACTIVATIONS[f["activation"]]](z)
+                # No activation is steeper than 1; errs by 4 roundings of its value, or of 1.
+                size = convolution.forward(size, np.abs(w), x.shape[1:3], (1, 1), pad) + np.abs(bias) + 1
+                self.roundings += f["kh"] * f["kw"] * f["c_in"] + 6
+            elif f["kind"] == 1:
+                y, size = x + self.value[f["src2"]], size + self.size[f["src2"]]
+                self.roundings += 1
+            else:
+                y = np.maximum(x, 0)
+            self.value.append(y)
+            self.size.append(size)
+
+    def weight(self, f):
+        w = self.a["params"][f["weight"]].astype(np.float64)
+        return np.where(convolution.visible(MASKS[f["mask"]], *w.shape, self.s["groups"]) > 0, w, 0)
+
+    def gradients(self, grad, magnitudes):
+        """Of the parameters; of magnitudes where that is asked for, with slopes of 1."""
+        maps = self.size if magnitudes else self.value
+        of_maps, found = {len(maps) - 1: np.abs(grad) if magnitudes else grad}, {}
+        for i in reversed(range(len(maps) - 1)):
+            if i + 1 not in of_maps:
+                continue
+            f, g = fields(self.a["layers"][i]), of_maps[i + 1]
+            parts = {f["src"]: g}
+            if f["kind"] == 0:
+                w, pad = self.weight(f), (f["kh"] // 2, f["kw"] // 2)
+                dz = g if magnitudes else g * SLOPE[ACTIVATIONS[f["activation"]]](maps[i + 1])
+                seen = convolution.visible(MASKS[f["mask"]], *w.shape, self.s["groups"])
+                found[f["weight"]] = (
+                    convolution.for_weight(maps[f["src"]], dz, w.shape[:2], (1, 1), pad) * seen
+                )
+                found[f["bias"]] = dz.sum((0, 1, 2))
+                w = np.abs(w) if magnitudes else w
+                parts = {f["src"]: convolution.for_input(dz, w, dz.shape[1:3], (1, 1), pad)}
+            elif f["kind"] == 1:
+                parts[f["src2"]] = g + (g if f["src"] == f["src2"] else 0)
+            else:
+                parts = {f["src"]: g if magnitudes else g * (maps[i + 1] > 0)}
+            for m, part in parts.items():
+                of_maps[m] = of_maps.get(m, 0) + part
+        return found
+
+
+def whole_inputs(rng, s):
+    a = inputs(rng, {**s, "given": None})
+    return {
+        "layers": a["layers"], "params": a["params"], "channel_groups": a["channel_groups"],
+        "x": rng.normal(0, 1, (s["n"], *s["image"])).astype(np.float32),
+    }  # fmt: skip
+
+
+def whole_shape(s):
+    return (s["n"], *s["image"][:2], channels_of(s, len(s["stack"]) - 1))
+
+
+def forward_reference(a, s):
+    """A map's error reaches the next by the magnitudes of the weights; each layer adds the roundings of its sums."""
+    maps = Maps(a, s)
+    return {"out": Expected(maps.value[-1], maps.roundings * U * maps.size[-1])}
+
+
+def layers_of(a):
+    layers = []
+    for f in map(fields, a["layers"]):
+        w = a["params"][f["weight"]] if f["kind"] == 0 else None
+        bias = a["params"][f["bias"]] if f["bias"] >= 0 else None
+        kind, activation = ("conv", "add", "relu")[f["kind"]], ACTIVATIONS[f["activation"]]
+        layers.append(kernels.PixelLayer(kind, f["src"], f["src2"], w, bias, MASKS[f["mask"]], activation))
+    return layers
+
+
+UNMASKED = (
+    convolution_layer(0, (1, 1), (3, 5), None, "softplus"),
+    convolution_layer(0, (3, 3), (3, 5), "B", "logistic", bias=False),
+    ("add", 1, 2),
+    ("add", 3, 3),  # twice itself
+    ("relu", 0, 0),  # which nothing reads
+    convolution_layer(4, (2, 4), (5, 18), "rows-B", "tanh"),
+    convolution_layer(6, (1, 1), (18, 3), None),
+)
+WHOLE = (
+    *(size(n, (5, 4, 1), small(1, 1)) for n in (1, 3, 17, 40)),
+    *(size(3, (4, 6, colours), small(colours, 2), groups=colours) for colours in (1, 3)),
+    size(2, (4, 5, 1), STACKS), size(3, (5, 3, 3), UNMASKED), size(2, (1, 1, 1), small(1, 1)),
+    size(0, (3, 3, 1), small(1, 1)), size(2, (0, 3, 1), small(1, 1)),
+)  # fmt: skip
+
+FORWARD = Case(
+    name="conv.stack_forward",
+    sizes=WHOLE,
+    bench=size(16, (28, 28, 1), small(1, 1)),
+    inputs=whole_inputs,
+    outputs=lambda s: {"out": (whole_shape(s), np.float32)},
+    reference=forward_reference,
+    public=lambda a, s: {"out": kernels.pixel_stack(a["x"], layers_of(a), channel_groups=s["groups"])},
+    batch=("x", "out"),
+    bad=(
+        Bad("layers", changed(1, "kind", 7), ValueError, ("layers[1]'s kind",)),
+        Bad("layers", changed(1, "src", 5), ValueError, ("layers[1]'s src",)),
+        Bad("x", lambda a: a["x"][..., :0].copy(), ValueError, ("0",)),
+        Bad("out", lambda a: a["out"][:0].copy(), ValueError, ("the images of x",)),
+    ),
+)
+
+
+def vjp_reference(a, s):
+    """As forward, there and back: an error of a map is one of a slope, twice as large at most, and of a product."""
+    maps = Maps(a, s)
+    grad = a["grad"].astype(np.float64)
+    exact, magnitude = maps.gradients(grad, False), maps.gradients(grad, True)
+    pixels = s["image"][0] * s["image"][1] + s["n"]
+    largest = max(float(m.max(initial=0)) for m in maps.size)
+    roundings = (4 * maps.roundings + pixels) * U * (1 + largest)
+    return {
+        f"grads[{k}]": Expected(
+            exact.get(k, np.zeros(p.shape)), roundings * magnitude.get(k, np.zeros(p.shape))
+        )
+        for k, p in enumerate(a["params"])
+    }
+
+
+def vjp_inputs(rng, s):
+    a = whole_inputs(rng, s)
+    a["grad"] = rng.normal(0, 1, whole_shape(s)).astype(np.float32)
+    a["grads"] = [np.full(p.shape, 7, np.float32) for p in a["params"]]
+    return a
+
+
+VJP = Case(
+    name="conv.stack_vjp",
+    sizes=WHOLE,
+    bench=size(16, (28, 28, 1), small(1, 1)),
+    inputs=vjp_inputs,
+    outputs=lambda s: {},
+    reference=vjp_reference,
+    in_place=("grads",),
+    bad=(
+        Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images of x",)),
+        Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),
+        Bad("layers", changed(1, "dst", 1), ValueError, ("layers[1]'s dst",)),
+    ),
+)
+
+CASES = (SAMPLE, DRAW, FORWARD, VJP)
