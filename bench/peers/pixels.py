@@ -51,6 +51,7 @@ def layer_with(p: Layer, threads: int, wrap: str, both: bool) -> Candidate:
         with torch.no_grad():
             return run(x, w, b)
 
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
     def there_and_back() -> Any:
         x.grad = w.grad = b.grad = None
         y = run(x, w, b)
@@ -165,6 +166,7 @@ def step_with(p: PixelCnn, threads: int, wrap: str) -> Candidate:
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
     x = as_torch(torch, p.images)
 
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
     def step(x: Any) -> Any:
         for a in params:
             a.grad = None
