@@ -133,12 +133,11 @@ def _shades(model: PixelCNN, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _size(model: PixelCNN) -> str:
     height, width, channels = model.shape
-    config = model.config
-    colours = "" if channels == 1 else f" of {channels} colours"
+    n, h = model.config["n_blocks"], model.config["n_features"]
+    images = f"{height}x{width} pixels" + ("" if channels == 1 else f" of {channels} colours")
     values = "binary" if model.output == "bernoulli" else f"{model.levels} levels"
-    blocks = f"{config['n_blocks']} blocks of {config['n_features']} features"
-    images = f"{height}x{width} pixels{colours} ({values})"
-    return f"PixelCNN, {images}, {blocks}, {model.n_parameters():,} parameters"
+    blocks = f"{n} block{'s' if n > 1 else ''} of h = {h}"
+    return f"PixelCNN, {images}, {values}, {blocks}, {model.n_parameters():,} parameters"
 
 
 def _figures(record: Record) -> str:
