@@ -44,19 +44,20 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaults
 
 
 class KindOptions:
-    """A group of options of a command for files of one kind; whoever gives one for another kind's file is told.
+    """A group of options of a command for files of some kinds; whoever gives one for another kind's file is told.
 
     Parameters
     ----------
     parser : Parser
         Of the command.
-    kind : str
-        As model files have it, for example "VAE".
+    *kinds : str
+        As model files have them, for example "VAE".
     """
 
-    def __init__(self, parser: argparse.ArgumentParser, kind: str) -> None:
-        self.kind = kind
-        self._group = parser.add_argument_group(f"for {'an' if kind[0] in 'AEIOR' else 'a'} {kind}")
+    def __init__(self, parser: argparse.ArgumentParser, *kinds: str) -> None:
+        self.kinds = kinds
+        named = [f"{'an' if kind[0] in 'AEIOR' else 'a'} {kind}" for kind in kinds]
+        self._group = parser.add_argument_group(f"for {' or '.join(named)}")
         self._parser = parser
         if parser.get_default("of_kinds") is None:
             parser.set_defaults(of_kinds=[])
@@ -66,7 +67,7 @@ class KindOptions:
         if default is not None:
             options["help"] = f"{options['help']} (default: {default})"
         action = (exclusive or self._group).add_argument(*names, default=None, **options)
-        self._parser.get_default("of_kinds").append((self.kind, action.dest, names[-1], default))
+        self._parser.get_default("of_kinds").append((self.kinds, action.dest, names[-1], default))
 
     def exclusively(self) -> Any:
         """Make a group of options of which one at most may be given."""
@@ -75,12 +76,14 @@ class KindOptions:
 
 def resolve_kind(args: argparse.Namespace, kind: str, model: object) -> None:
     """Fill in the defaults of the options of this kind; raise ValueError if one of another kind was given."""
-    for owner, name, option, default in args.of_kinds:
+    for owners, name, option, default in args.of_kinds:
         given = getattr(args, name)
-        if owner == kind and given is None:
+        if kind in owners and given is None:
             setattr(args, name, default)
-        elif owner != kind and given is not None:
-            raise ValueError(f"{option} is for files of kind {owner}; {model} is of kind {kind}")
+        elif kind not in owners and given is not None:
+            raise ValueError(
+                f"{option} is for files of kind {' or '.join(owners)}; {model} is of kind {kind}"
+            )
 
 
 # --- types --------------------------------------------------------------------------------------------------
@@ -105,6 +108,11 @@ def count(text: str) -> int:
 def classes(text: str) -> int:
     """2, 3, ..."""
     return _integer(text, 2)
+
+
+def levels(text: str) -> int:
+    """2 to 256."""
+    return _integer(text, 2, 256)
 
 
 def temperatures(text: str) -> int:

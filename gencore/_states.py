@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 
 def as_states(
-    op: str, name: str, value: Any, units: int, *, values: Literal["binary", "unit interval"] = "binary"
+    op: str,
+    name: str,
+    value: Any,
+    units: int,
+    *,
+    values: Literal["binary", "unit interval"] = "binary",
+    hint: str = "",
 ) -> NDArray[Any]:
     """Return ``value`` as an (n, units) array that kernels take.
 
@@ -22,6 +28,8 @@ def as_states(
     values : str
         "binary": 0 and 1 only, returned as uint8. "unit interval": anything from 0 to 1; returned as uint8 where
         it is binary, as float32 otherwise.
+    hint : str
+        What to do with values that are not binary.
 
     Raises
     ------
@@ -40,7 +48,7 @@ def as_states(
             return np.ascontiguousarray(array, np.float32)
         expected = "values from 0 to 1 (scale grey levels, e.g. divide by 255)"
     else:
-        wrong, expected = ~binary, "0 and 1 only"
+        wrong, expected = ~binary, "0 and 1 only" + (f" ({hint})" if hint else "")
     row, column = (int(i[0]) for i in np.nonzero(wrong))
     raise ValueError(
         f"{op}: expected {name} to hold {expected}, received {array[row, column]} at ({row}, {column})"
@@ -53,6 +61,23 @@ def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]
     if not np.isfinite(array).all():
         raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
     return np.ascontiguousarray(array, np.float32)
+
+
+def as_levels(op: str, name: str, value: Any, columns: int, levels: int) -> NDArray[np.uint8]:
+    """Return rows of integers from 0 to ``levels - 1`` as they are, of floats from 0 to 1 as the nearest level."""
+    array = _numbers(op, name, value, columns)
+    top = levels - 1
+    grey = array.dtype.kind == "f"
+    wrong = ~((array >= 0) & (array <= (1 if grey else top)))
+    if wrong.any():
+        row, column = (int(i[0]) for i in np.nonzero(wrong))
+        raise ValueError(
+            f"{op}: expected {name} to hold integers from 0 to {top}, or floats from 0 to 1 (divide by white, "
+            f"e.g. 255), received {array[row, column]} of dtype {array.dtype} at ({row}, {column})"
+        )
+    if grey:
+        array = np.rint(array.astype(np.float64) * top)
+    return np.ascontiguousarray(array, np.uint8)
 
 
 def _numbers(op: str, name: str, value: Any, columns: int) -> NDArray[Any]:

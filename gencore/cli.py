@@ -20,7 +20,10 @@ from gencore._arguments import KindOptions, Parser
 __all__ = ["main", "parser"]
 
 _MODEL_HELP = "file written by gencore train, or by a model's save"
-_OF_KIND = "0.5 for an RBM; a VAE takes them as they are, from 0 to 1"
+_OF_KIND = (
+    "0.5 for an RBM; a VAE takes them as they are, from 0 to 1; a PixelCNN as it was trained: "
+    "give it again, or none where it has learned levels"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,11 +127,13 @@ def _add_train(commands: Any) -> None:
         epilog="""\
 Examples:
   gencore train rbm --data digits --hidden 128 --epochs 50 --lr 0.2
-  gencore train vae --data digits --latent 8 --hidden 200 --epochs 50""",
+  gencore train vae --data digits --latent 8 --hidden 200 --epochs 50
+  gencore train pixelcnn --data digits --blocks 3 --epochs 20""",
     )
     models = p.add_subparsers(dest="model", metavar="MODEL", help="what to train:", required=True)
     _train_options.add_rbm(models)
     _train_options.add_vae(models)
+    _train_options.add_pixelcnn(models)
 
 
 def _add_sample(commands: Any) -> None:
@@ -136,16 +141,20 @@ def _add_sample(commands: Any) -> None:
         "sample",
         help="draw samples from a model: a picture or an array",
         description="""\
-Draw samples. An RBM draws by Gibbs chains; with --clamp and --start, it draws
-the rest given the units that the mask marks: completions of images. A VAE
-decodes draws of its prior, a grid of two latent units (--manifold), or the line
-from one example to another (--interpolate).""",
+Draw samples. An RBM draws by Gibbs chains, a PixelCNN each pixel given those
+before it in raster order, row by row; with --start and --clamp, either draws
+the rest given the units that the mask marks: completions of images. Those of a
+PixelCNN are exact where the kept pixels come first (the upper rows), as kept
+ones do not count for pixels before them. A VAE decodes draws of its prior, a
+grid of two latent units (--manifold), or the line from one example to another
+(--interpolate).""",
         epilog="""\
 Examples:
   gencore sample model.safetensors -n 64 --out samples.png
   gencore sample model.safetensors -n 10000 --out samples.npz
   gencore sample rbm.safetensors -n 10 --start binarized_mnist \\
       --clamp mask.npy --out completed.png   # first 10 test images
+  gencore sample pixelcnn.safetensors --temperature 0.9
   gencore sample vae.safetensors --manifold 20 --out manifold.png
   gencore sample vae.safetensors --data binarized_mnist \\
       --interpolate 3,7 0,1 --out lines.png   # by their test rows' numbers""",
@@ -161,29 +170,35 @@ Examples:
     p.add_argument(
         "-n", type=types.count, metavar="N", help="how many (default: 64; of each interpolation 10)"
     )
-    p.add_argument(
+    _train_options.add_shape(p.add_argument, "square; of a PixelCNN its own")
+    _train_options.add_threshold(p, _OF_KIND)
+    _train_options.add_root(p)
+    KindOptions(p, "RBM", "VAE").add(
         "--means",
         action=argparse.BooleanOptionalAction,
         help="write each unit's mean given the other layer, not its draw (default: a VAE's means, an RBM's draws)",
     )
-    p.add_argument(
-        "--shape", type=types.shape, metavar="HxW", help="rows and columns of an image (default: square)"
-    )
-    _train_options.add_threshold(p, _OF_KIND)
-    _train_options.add_root(p)
     rbm = KindOptions(p, "RBM")
     rbm.add("--steps", type=types.count, default=1000, metavar="N", help="Gibbs steps of each chain")
-    rbm.add(
+    completed = KindOptions(p, "RBM", "PixelCNN")
+    completed.add(
         "--start",
         metavar="DATA",
-        help="where the chains start: .npy with one row or n of them, or a data set, its "
-        "first n test rows (default: the model's own chains, else its data's means)",
+        help="what --clamp keeps values of, and where an RBM's chains start: .npy with one row or n of them, "
+        "or a data set, its first n test rows (default: the RBM's own chains, else its data's means)",
     )
-    rbm.add(
+    completed.add(
         "--clamp",
         type=Path,
         metavar="FILE",
         help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
+    )
+    KindOptions(p, "PixelCNN").add(
+        "--temperature",
+        type=types.positive,
+        default=1.0,
+        metavar="X",
+        help="logits are divided by it: below 1 the likelier values are drawn more often",
     )
     vae = KindOptions(p, "VAE")
     either = vae.exclusively()
@@ -217,13 +232,15 @@ Print the mean log-likelihood of data in nats a row (natural logarithm, higher
 is better). Of an RBM: the log of the partition function it rests on with both
 ends of its bracket, the effective number of AIS runs, and the pseudo-log-
 likelihood. Of a VAE: the importance-weighted bound, the evidence lower bound
-(ELBO) with its reconstruction and KL, and how many latent units are active. And
-what independent units would give.""",
+(ELBO) with its reconstruction and KL, and how many latent units are active. Of
+a PixelCNN: the exact value, and bits a pixel. And, where data are binary, what
+independent units would give.""",
         epilog=f"""\
 Examples:
   gencore evaluate rbm.safetensors --data binarized_mnist --method ais \\
       --runs 100 --temperatures 14500
   gencore evaluate vae.safetensors --data binarized_mnist --samples 5000
+  gencore evaluate pixelcnn.safetensors --data mnist --threshold 0.5
 
 The bracket of log Z: the forward estimate less 3 standard errors, and the
 greater of the forward and the reverse estimate with 3 standard errors more.

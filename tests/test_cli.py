@@ -336,7 +336,9 @@ def test_the_options_that_the_documentation_names():
         "gencore train vae": "--data --latent --hidden --epochs --lr --schedule --batch-size --out --resume --seed "
         "--likelihood --latent-kind --classes --importance --estimator --kl-annealing --free-bits --patience "
         "--checkpoint-every --overwrite --threads",
-        "gencore sample": "-n --steps --out --clamp --start --manifold --interpolate",
+        "gencore train pixelcnn": "--data --shape --features --blocks --hidden --output --levels --epochs --lr "
+        "--batch-size --optimizer --patience --samples --samples-every --checkpoint-every --resume --overwrite",
+        "gencore sample": "-n --temperature --steps --out --clamp --start --manifold --interpolate",
         "gencore evaluate": "--data --method --runs --temperatures --samples --json",
         "gencore info": "--cmake-dir",
         "gencore demo": "--out",

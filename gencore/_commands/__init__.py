@@ -6,17 +6,29 @@ A model's part is a module of its name, with `train`, `sample` and `evaluate`; w
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gencore import _info, io
 from gencore._arguments import resolve_kind
-from gencore._commands import rbm, vae
+from gencore._commands import pixelcnn, rbm, vae
 from gencore._commands.data import Data, read_data
 from gencore._commands.shared import set_threads
 
-__all__ = ["Data", "demo", "evaluate", "info", "read_data", "sample", "train_rbm", "train_vae"]
+__all__ = [
+    "Data",
+    "demo",
+    "evaluate",
+    "info",
+    "read_data",
+    "sample",
+    "train_pixelcnn",
+    "train_rbm",
+    "train_vae",
+]
 
-_KINDS = ("RBM", "VAE")
+_KINDS = {"RBM": rbm, "VAE": vae, "PixelCNN": pixelcnn}
 
+train_pixelcnn = pixelcnn.train
 train_rbm = rbm.train
 train_vae = vae.train
 
@@ -24,22 +36,24 @@ train_vae = vae.train
 def sample(args: argparse.Namespace) -> int:
     """`gencore sample`."""
     set_threads(args)
-    return vae.sample(args) if _kind(args) == "VAE" else rbm.sample(args)
+    status: int = _of_kind(args).sample(args)
+    return status
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """`gencore evaluate`."""
     set_threads(args)
-    return vae.evaluate(args) if _kind(args) == "VAE" else rbm.evaluate(args)
+    status: int = _of_kind(args).evaluate(args)
+    return status
 
 
-def _kind(args: argparse.Namespace) -> str:
-    """The kind of model that the file holds, with the options of that kind filled in."""
+def _of_kind(args: argparse.Namespace) -> Any:
+    """The module for the kind of model that the file holds; the options of that kind are filled in."""
     kind = io.load_model(args.model).kind
     if kind not in _KINDS:
         raise ValueError(f"{args.model} holds a {kind}, expected one of {', '.join(_KINDS)}")
     resolve_kind(args, kind, args.model)
-    return kind
+    return _KINDS[kind]
 
 
 def demo(args: argparse.Namespace) -> int:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore import datasets
 from gencore._commands import training
-from gencore._commands.data import Data, load_arrays, read_data
+from gencore._commands.data import Data
 from gencore._commands.shared import (
     Sheet,
+    clamp_rows,
     independent_log_likelihood,
     judged_rows,
     mean_and_error,
     print_json,
     say,
     say_judged,
+    start_rows,
 )
 from gencore._states import as_states
 from gencore.evaluate import LogPartition
@@ -78,10 +78,11 @@ def sample(args: argparse.Namespace) -> int:
     """`gencore sample` of a file that holds an RBM."""
     model = RBM.load(args.model)
     sheet, n = Sheet(args, model.n_visible), args.n or 64
-    start = None if args.start is None else _start(args, n, model.n_visible)
-    clamp = None
+    start = clamp = None
+    if args.start is not None:
+        start = start_rows(args, _cut(args), n, model.n_visible, as_states)
     if args.clamp is not None:
-        clamp = _rows("--clamp", _read_rows(args.clamp), n, model.n_visible)
+        clamp = clamp_rows(args, n, model.n_visible)
     drawn = model.sample(n, steps=args.steps, start=start, clamp=clamp, key=args.seed)
     result: NDArray[Any] = drawn
     if args.means:
@@ -91,29 +92,6 @@ def sample(args: argparse.Namespace) -> int:
     sheet.write(result)
     print(f"{n} samples after {args.steps} Gibbs steps: {sheet.path}")
     return 0
-
-
-def _start(args: argparse.Namespace, n: int, n_visible: int) -> NDArray[np.uint8]:
-    if args.start in datasets.names():
-        rows = read_data(args.start, args.root, _cut(args)).split("test")
-        if len(rows) < n:
-            raise ValueError(f"--start: expected n of at most {len(rows)}, the test rows of {args.start}")
-        return _rows("--start", rows[:n], n, n_visible)
-    return _rows("--start", _read_rows(Path(args.start)), n, n_visible)
-
-
-def _read_rows(path: Path) -> NDArray[Any]:
-    loaded = load_arrays(path, ".npy")
-    if not isinstance(loaded, np.ndarray):
-        raise ValueError(f"{path}: expected an .npy file, one array, received an .npz archive")
-    return loaded
-
-
-def _rows(option: str, rows: NDArray[Any], n: int, units: int) -> NDArray[np.uint8]:
-    states = as_states(option, "values", np.atleast_2d(rows), units)
-    if len(states) not in (1, n):
-        raise ValueError(f"{option}: expected 1 row, or {n} as -n says, received {len(states)}")
-    return states
 
 
 def _cut(args: argparse.Namespace) -> float:

@@ -7,15 +7,19 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore import _core, plot
-from gencore._commands.data import ARRAYS, PICTURES, Data, read_data
+from gencore import _core, datasets, plot
+from gencore._commands.data import ARRAYS, PICTURES, Data, load_arrays, read_data
+from gencore._states import as_states
+
+Take: TypeAlias = Callable[[str, str, NDArray[Any], int], NDArray[Any]]
+"""``take(op, name, rows, units)``: rows as a model of so many units takes them; op and name are for errors."""
 
 
 def say(name: str, text: str) -> None:
@@ -29,31 +33,31 @@ def set_threads(args: argparse.Namespace) -> None:
         _core.set_num_threads(args.threads)
 
 
-def writable(path: Path) -> Path:
-    """Say at once, not after hours, that a file cannot be written."""
+def writable(path: Path, option: str = "--out", suffixes: Sequence[str] = ()) -> Path:
+    """Say at once, not after hours, that a file cannot be written, or has no name that ends as it should."""
     if path.is_dir():
-        raise IsADirectoryError(f"--out: expected a file, received the folder {path}")
+        raise IsADirectoryError(f"{option}: expected a file, received the folder {path}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"--out: no such folder: {path.parent}")
+        raise FileNotFoundError(f"{option}: no such folder: {path.parent}")
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, received {path}")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OSError(f"--out: cannot write {path}: {error.strerror}") from error
+        raise OSError(f"{option}: cannot write {path}: {error.strerror}") from error
     return path
 
 
-def image_shape(shape: tuple[int, int] | None, units: int) -> tuple[int, int]:
-    """Rows and columns of the image that a model's visible units are; square unless ``--shape`` says otherwise."""
+def image_shape(
+    shape: tuple[int, int] | None, units: int, *, of: str = "the model's visible units", otherwise: str = ""
+) -> tuple[int, int]:
+    """Rows and columns of the image that so many units are; square unless ``--shape`` says otherwise."""
     side = math.isqrt(units)
     if shape is None and side * side != units:
-        raise ValueError(
-            f"--shape: {units} units are no square image: give --shape ROWSxCOLUMNS, or --out of .npz"
-        )
+        raise ValueError(f"--shape: {units} units are no square image: give --shape ROWSxCOLUMNS{otherwise}")
     if shape is not None and shape[0] * shape[1] != units:
-        raise ValueError(
-            f"--shape: expected {units} pixels, the model's visible units, received {shape[0]}x{shape[1]}"
-        )
+        raise ValueError(f"--shape: expected {units} pixels, {of}, received {shape[0]}x{shape[1]}")
     return shape or (side, side)
 
 
@@ -61,13 +65,10 @@ class Sheet:
     """Where samples go: a picture or an array, as the name of the file says, checked before any are drawn."""
 
     def __init__(self, args: argparse.Namespace, units: int) -> None:
-        self.path = writable(args.out)
-        if self.path.suffix not in PICTURES + ARRAYS:
-            raise ValueError(
-                f"--out: expected a name that ends in {', '.join(PICTURES + ARRAYS)}, received {self.path}"
-            )
+        self.path = writable(args.out, suffixes=PICTURES + ARRAYS)
         self.is_picture = self.path.suffix in PICTURES
-        self.shape = image_shape(args.shape, units) if self.is_picture else None
+        otherwise = ", or --out of .npz"
+        self.shape = image_shape(args.shape, units, otherwise=otherwise) if self.is_picture else None
 
     def write(self, rows: NDArray[Any], *, columns: int | None = None, framed: bool = True) -> None:
         """Draw, or save, the rows."""
@@ -88,10 +89,7 @@ def rows_of(data: Data, split: str, model: Path, units: int) -> NDArray[Any]:
 
 
 def judged_rows(
-    args: argparse.Namespace,
-    threshold: float | None,
-    units: int,
-    take: Callable[[str, str, NDArray[Any], int], NDArray[Any]],
+    args: argparse.Namespace, threshold: float | None, units: int, take: Take
 ) -> tuple[Data, NDArray[Any]]:
     """The data of `gencore evaluate`, and the rows that the model of so many visible units is judged by."""
     data = read_data(args.data, args.root, threshold)
@@ -99,6 +97,37 @@ def judged_rows(
     if args.rows is not None and args.rows < len(given):  # spread, as files are often in the order of classes
         given = given[np.arange(args.rows) * len(given) // args.rows]
     return data, take("evaluate", f"{data.name} ({args.split})", given, units)
+
+
+def start_rows(
+    args: argparse.Namespace, threshold: float | None, n: int, units: int, take: Take
+) -> NDArray[Any]:
+    """One row or n of them that ``--start`` names: those of an .npy file, or the first test rows of a data set."""
+    if args.start in datasets.names():
+        rows = read_data(args.start, args.root, threshold).split("test")
+        if len(rows) < n:
+            raise ValueError(f"--start: expected n of at most {len(rows)}, the test rows of {args.start}")
+        return _one_or_n("--start", rows[:n], n, units, take)
+    return _one_or_n("--start", _one_array(Path(args.start)), n, units, take)
+
+
+def clamp_rows(args: argparse.Namespace, n: int, units: int) -> NDArray[np.uint8]:
+    """One row or n of them, of the mask that ``--clamp`` names."""
+    return _one_or_n("--clamp", _one_array(args.clamp), n, units, as_states)
+
+
+def _one_array(path: Path) -> NDArray[Any]:
+    loaded = load_arrays(path, ".npy")
+    if not isinstance(loaded, np.ndarray):
+        raise ValueError(f"{path}: expected an .npy file, one array, received an .npz archive")
+    return loaded
+
+
+def _one_or_n(option: str, rows: NDArray[Any], n: int, units: int, take: Take) -> NDArray[Any]:
+    taken = take(option, "values", np.atleast_2d(rows), units)
+    if len(taken) not in (1, n):
+        raise ValueError(f"{option}: expected 1 row, or {n} as -n says, received {len(taken)}")
+    return taken
 
 
 def say_judged(args: argparse.Namespace, model: str, data: Data, rows: NDArray[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gencore import io, train
 from gencore._commands.data import Data, read_data
-from gencore._commands.shared import say, set_threads, writable
+from gencore._commands.shared import Take, say, set_threads, writable
 
 Rows = NDArray[Any]
 Record = Mapping[str, float]
@@ -27,7 +27,7 @@ class Plan:
 
     Attributes
     ----------
-    model : RBM or VAE
+    model : RBM, VAE or PixelCNN
         Untrained.
     size, learning : str
         It, and how it learns, in words.
@@ -39,6 +39,8 @@ class Plan:
         What the trained model is worth, in words, given the last record.
     again : str
         Options that ``gencore evaluate`` needs to see the data as the training did.
+    callbacks : sequence of callables
+        Of its ``fit``.
     """
 
     model: Any
@@ -48,6 +50,7 @@ class Plan:
     figures: Callable[[Record], str]
     result: Callable[[Record], str]
     again: str = ""
+    callbacks: Sequence[train.Callback] = ()
 
 
 def run(
@@ -79,7 +82,7 @@ def run(
             history = model.fit(
                 rows, epochs=args.epochs, batch_size=args.batch_size, lr=lr, checkpoint=out,
                 checkpoint_every=args.checkpoint_every, resume=args.resume, progress=bar,
-                callbacks=() if bar else (print_epoch,), **made.options,
+                callbacks=(*(() if bar else (print_epoch,)), *made.callbacks), **made.options,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(out)) from None
@@ -108,6 +111,17 @@ def _cleared(out: Path, resume: bool) -> Iterator[None]:
         if not out.exists():
             out.write_bytes(older)
         raise
+
+
+def held_out(args: argparse.Namespace, data: Data, take: Take, units: int) -> dict[str, Rows]:
+    """The validation and test rows, as far as the data has them; ``--patience`` needs the former."""
+    if args.patience is not None and "valid" not in data.splits:
+        raise ValueError(f"--patience watches validation data; {data.name} has no array 'valid'")
+    return {
+        name: take("train", f"{data.name} ({name})", data.splits[name], units)
+        for name in ("valid", "test")
+        if name in data.splits
+    }
 
 
 def _learning_rate(args: argparse.Namespace) -> tuple[train.Schedule | float, str]:

@@ -63,13 +63,9 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows) -> training.Plan:
         likelihood=args.likelihood, latent=args.latent_kind, n_classes=args.classes or 10,
         decoder_hidden=args.decoder_hidden, seed=args.seed,
     )  # fmt: skip
-    if args.patience is not None and "valid" not in data.splits:
-        raise ValueError(f"--patience watches the bound of validation data; {data.name} has no array 'valid'")
-    held_out = {
-        name: _take(args.likelihood, "train", f"{data.name} ({name})", data.splits[name], model.n_visible)
-        for name in ("valid", "test")
-        if name in data.splits
-    }
+    held_out = training.held_out(
+        args, data, lambda op, name, r, units: _take(args.likelihood, op, name, r, units), model.n_visible
+    )
     options = {
         "n_importance": args.importance, "estimator": args.estimator, "kl_weight": _kl_weight(args),
         "free_bits": args.free_bits, "temperature": _temperature(args), "clip_norm": args.clip_norm,

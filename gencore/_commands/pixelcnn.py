@@ -1,0 +1,253 @@
+"""`gencore train pixelcnn`, and what `gencore sample` and `gencore evaluate` do with a PixelCNN."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore import plot
+from gencore._commands import training
+from gencore._commands.data import PICTURES, Data
+from gencore._commands.shared import (
+    Sheet,
+    Take,
+    clamp_rows,
+    image_shape,
+    independent_log_likelihood,
+    judged_rows,
+    mean_and_error,
+    print_json,
+    say,
+    say_judged,
+    start_rows,
+    writable,
+)
+from gencore._states import as_levels, as_states
+from gencore.models import PixelCNN
+from gencore.models._neural import chunks
+from gencore.train.history import Progress
+
+Rows = NDArray[Any]
+Record = Mapping[str, float]
+
+_SHOWN = 64  # samples of a picture of the training
+_GREY = (
+    "grey floats from 0 to 1 are cut by --threshold X; levels are learned by --output categorical --levels N"
+)
+
+
+def _taker(output: str, levels: int, threshold: float | None) -> Take:
+    """How such a model takes rows: 0 and 1, grey cut where a threshold is given; or levels, grey rounded to them."""
+    if output == "categorical":
+        if threshold is not None:
+            raise ValueError("--threshold: expected none for a PixelCNN of categorical output")
+        return lambda op, name, rows, units: as_levels(op, name, rows, units, levels)
+
+    def take(op: str, name: str, rows: Rows, units: int) -> Rows:
+        if threshold is not None and rows.dtype.kind == "f":
+            rows = as_states(op, name, rows, units, values="unit interval") >= threshold
+        return as_states(op, name, rows, units, hint=_GREY)
+
+    return take
+
+
+# --- train --------------------------------------------------------------------------------------------------
+
+
+def train(args: argparse.Namespace) -> int:
+    """`gencore train pixelcnn`."""
+    if args.levels is not None and args.output != "categorical":
+        raise ValueError(f"--levels: expected none with --output {args.output}")
+    if args.samples_every is not None and args.samples is None:
+        raise ValueError("--samples-every: expected --samples with it")
+    if args.samples is not None:
+        writable(args.samples, "--samples", PICTURES)
+    take = _taker(args.output, args.levels or 256, args.threshold)
+    return training.run(
+        args,
+        lambda name, rows: take("train", name, rows, rows.shape[1]),
+        lambda data, rows: _plan(args, data, rows, take),
+    )
+
+
+def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> training.Plan:
+    height, width = image_shape(args.shape, rows.shape[1], of="a row of the data")
+    model = PixelCNN(
+        height, width, n_features=args.features, n_blocks=args.blocks, n_hidden=args.hidden, output=args.output,
+        levels=args.levels or 256, seed=args.seed,
+    )  # fmt: skip
+    held_out = training.held_out(args, data, take, rows.shape[1])
+    picture = None
+    if args.samples is not None:
+        picture = _Picture(args.samples, args.samples_every or 1, args.seed)
+
+    def result(last: Record) -> str:
+        if picture is not None:  # of the model that is kept: with --patience, the best
+            picture.write(model)
+        return _result(model, held_out, last)
+
+    return training.Plan(
+        model,
+        size=_size(model),
+        learning=f"log-likelihood, {args.optimizer}",
+        options={
+            "optimizer": args.optimizer, "clip_norm": args.clip_norm, "patience": args.patience,
+            "validation": held_out.get("valid"),
+        },
+        figures=_figures,
+        result=result,
+        again="" if args.threshold is None else f" --threshold {args.threshold:g}",
+        callbacks=() if picture is None else (picture,),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Samples of a model that learns, by the same random numbers each time, which are none of the training's."""
+
+    path: Path
+    every: int
+    seed: int
+
+    def __call__(self, model: PixelCNN, record: Record) -> None:
+        """Draw them after every so many epochs."""
+        if record["epoch"] % self.every == 0:
+            self.write(model)
+
+    def write(self, model: PixelCNN) -> None:
+        """Draw them now: those of ``gencore sample`` by that seed."""
+        plot.samples(_shades(model, model.sample(_SHOWN, key=self.seed)), self.path, count=_SHOWN)
+
+
+def _shades(model: PixelCNN, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Levels as plots have them, from 0 to 1."""
+    return images.astype(np.float32) / np.float32(model.levels - 1)
+
+
+def _size(model: PixelCNN) -> str:
+    height, width, channels = model.shape
+    n, h = model.config["n_blocks"], model.config["n_features"]
+    images = f"{height}x{width} pixels" + ("" if channels == 1 else f" of {channels} colours")
+    values = "binary" if model.output == "bernoulli" else f"{model.levels} levels"
+    blocks = f"{n} block{'s' if n > 1 else ''} of h = {h}"
+    return f"PixelCNN, {images}, {values}, {blocks}, {model.n_parameters():,} parameters"
+
+
+def _figures(record: Record) -> str:
+    valid = [f"valid {record['validation_log_prob']:.3f}"] if "validation_log_prob" in record else []
+    return ", ".join([f"log-likelihood train {record['log_prob']:.3f}", *valid])
+
+
+def _result(model: PixelCNN, held_out: Mapping[str, Rows], last: Record) -> str:
+    """Log-likelihood of held-out data by the model as it is now, the test data last."""
+    if not held_out:
+        return f"{_figures(last)} nats"
+    means = {name: float(model.log_prob(rows).mean()) for name, rows in held_out.items()}
+    texts = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    return f"log-likelihood {texts} nats; {_bits(model, list(means.values())[-1]):.4f} bits a pixel"
+
+
+def _bits(model: PixelCNN, mean: float) -> float:
+    """Bits a pixel, or a colour of one, where an image has this log-likelihood in nats."""
+    return -mean / (math.prod(model.shape) * math.log(2))
+
+
+# --- sample -------------------------------------------------------------------------------------------------
+
+
+def sample(args: argparse.Namespace) -> int:
+    """`gencore sample` of a file that holds a PixelCNN."""
+    model = PixelCNN.load(args.model)
+    height, width, channels = model.shape
+    if args.shape not in (None, (height, width)):
+        raise ValueError(
+            f"--shape: expected {height}x{width}, the images of {args.model}, "
+            f"received {args.shape[0]}x{args.shape[1]}"
+        )
+    args.shape = (height, width)
+    sheet, n = Sheet(args, height * width), args.n or 64
+    if (args.start is None) != (args.clamp is None):
+        given, missing = ("--clamp", "--start") if args.start is None else ("--start", "--clamp")
+        raise ValueError(f"{given}: expected {missing} with it")
+    partial, note = None, ""
+    if args.start is not None:
+        partial, note = _partial(args, model, n)
+    drawn = model.sample(n, partial=partial, temperature=args.temperature, key=args.seed)
+    images = _shades(model, drawn) if sheet.is_picture else drawn
+    sheet.write(images if sheet.is_picture and channels > 1 else images.reshape(n, -1))
+    what = "samples" if partial is None else "completions"
+    print(f"{n} {what}{note}: {sheet.path}")
+    return 0
+
+
+def _partial(args: argparse.Namespace, model: PixelCNN, n: int) -> tuple[NDArray[np.float64], str]:
+    """Images whose pixels to be drawn are NaN, and what to know of them."""
+    take = _taker(model.output, model.levels, args.threshold)
+    units = math.prod(model.shape)
+    start, keep = start_rows(args, args.threshold, n, units, take), clamp_rows(args, n, units) == 1
+    later = (keep[:, 1:] > keep[:, :-1]).any()  # a kept pixel after one that is drawn
+    note = ", each pixel given those before it (kept ones after it do not count)" if later else ""
+    rows = np.where(keep, start.astype(np.float64), np.nan)
+    return np.broadcast_to(rows, (n, units)).reshape(n, *model.shape), note
+
+
+# --- evaluate -----------------------------------------------------------------------------------------------
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """`gencore evaluate` of a file that holds a PixelCNN."""
+    model = PixelCNN.load(args.model)
+    units, take = math.prod(model.shape), _taker(model.output, model.levels, args.threshold)
+    data, rows = judged_rows(args, args.threshold, units, take)
+    say_judged(args, _size(model), data, rows)
+    mean, error = mean_and_error(_log_prob(model, rows, bar=not args.json))
+    rates = None
+    if model.levels == 2 and "train" in data.splits:
+        learned = take("evaluate", f"{data.name} (train)", data.splits["train"], units)
+        rates = learned.mean(axis=0, dtype=np.float64)
+    result = {
+        "model": str(args.model),
+        "data": data.name,
+        "split": args.split,
+        "rows": len(rows),
+        "log_likelihood": mean,
+        "row_standard_error": error,
+        "bits_per_dimension": _bits(model, mean),
+        "independent_units": independent_log_likelihood(rates, rows),
+    }
+    if args.json:
+        print_json(result)
+    else:
+        _print_evaluation(result, model)
+    return 0
+
+
+def _log_prob(model: PixelCNN, rows: Rows, *, bar: bool) -> NDArray[np.float64]:
+    steps, parts = chunks(len(rows), 250), []
+    with Progress("evaluate", total=len(steps), done=0, enabled=bar) as shown:
+        for batch in steps:
+            parts.append(model.log_prob(rows[batch]))
+            shown.step()
+    return np.concatenate(parts)
+
+
+def _print_evaluation(result: Mapping[str, Any], model: PixelCNN) -> None:
+    print("\nnats a row, higher is better")
+    say(
+        "log-likelihood",
+        f"{result['log_likelihood']:.4f} +- {result['row_standard_error']:.4f} (exact; spread of the rows)",
+    )
+    of_each = "pixel" if model.shape[2] == 1 else "colour of a pixel"
+    say("", f"{result['bits_per_dimension']:.5f} bits a {of_each}, lower is better")
+    if result["independent_units"] is not None:
+        say(
+            "independent",
+            f"{result['independent_units']:.4f} (units of the training data's means, nothing learned)",
+        )
