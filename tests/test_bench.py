@@ -387,7 +387,7 @@ def test_every_work_runs_and_keeps_the_schema(tmp_path: Path) -> None:
         if r["record"] == "result":
             seconds = r["seconds"]
             assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"]
-            assert ("ratio_to_best_peer" in r) == (r["peer"] == "gencore")
+            assert ("ratio_to_best_peer" in r) == (r["peer"] == "gencore" and r["work"] not in left_out)
     assert max(map(len, table.splitlines())) <= 100
     for name, work in works.WORKS.items():
         assert f"\n{work.title} " in table
