@@ -10,7 +10,7 @@ from ..registry import does, lacks
 from ..works.pixels import Layer
 
 for _kind in ("pixelcnn_step", "pixelcnn_sample"):
-    lacks(_kind, "numpy", "has no gradients, and a forward pass a pixel takes minutes")
+    lacks(_kind, "numpy", "has no gradients")
 
 
 def _taps(p: Layer) -> list[tuple[int, int]]:

@@ -91,11 +91,11 @@ def layer_works(
             reference.close("gradient of w", found[2][i, j], part.T @ flat, bound)
         return said
 
-    title = f"{kernel}x{kernel} {mask} {c_in} to {c_out}, {n} x {side}x{side}"
+    title = f"{kernel}x{kernel} {mask} {c_in}-{c_out}"
     return (
         Work(f"{name}_forward", f"Masked conv {title}", "masked_conv", problem, lambda p: cost(p, 1),
              lambda p, c: check(p, c, False)),
-        Work(f"{name}_both", f"Masked conv + gradients {title}", "masked_conv_both", problem, lambda p: cost(p, 3),
+        Work(f"{name}_both", f"Masked conv {title}, grads", "masked_conv_both", problem, lambda p: cost(p, 3),
              lambda p, c: check(p, c, True)),
     )  # fmt: skip
 
@@ -213,8 +213,8 @@ def _sample_cost(p: PixelCnn) -> Cost:
 WORKS = (
     *layer_works("conv128", 16, 32, 128, 128, 3, "B"),
     *layer_works("conv7x7", 16, 28, 1, 32, 7, "A"),
-    Work("pixelcnn_step", "PixelCNN loss + gradients, batch 100", "pixelcnn_step", lambda tiny: _pixelcnn(tiny, 100),
+    Work("pixelcnn_step", "PixelCNN loss + gradient, 100", "pixelcnn_step", lambda tiny: _pixelcnn(tiny, 100),
          _step_cost, PixelCnn.check_step),
-    Work("pixelcnn_sample", "PixelCNN, 16 images 28x28", "pixelcnn_sample", lambda tiny: _pixelcnn(tiny, 16),
+    Work("pixelcnn_sample", "PixelCNN, 16 samples 28x28", "pixelcnn_sample", lambda tiny: _pixelcnn(tiny, 16),
          _sample_cost, PixelCnn.check_samples),
 )  # fmt: skip
