@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
     return [str(code) for code in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)]
 
 
-RBM_PROGRAM, VAE_PROGRAM, OWN_PROGRAM = blocks("python")
+RBM_PROGRAM, VAE_PROGRAM, PIXEL_PROGRAM, OWN_PROGRAM = blocks("python")
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -58,6 +58,12 @@ def test_the_program_of_the_vae(tmp_path: Path) -> None:
     one, other = (model.log_likelihood(datasets.load("digits").test, 500, key=key) for key in (3, 4))
     # Two estimates by other draws differ by as much again, but for chance: five standard errors of the mean.
     assert abs(one.mean() - bound) < 5 * (one - other).std() / np.sqrt(len(one))
+
+
+def test_the_program_of_the_pixelcnn(tmp_path: Path) -> None:
+    printed = run_python(PIXEL_PROGRAM, tmp_path)
+    assert float(re.search(r"test log-likelihood (-[\d.]+) nats, exact", printed).group(1)) > -20.5
+    assert (tmp_path / "pixels.png").exists()
 
 
 def test_the_program_that_is_ones_own(tmp_path: Path) -> None:
