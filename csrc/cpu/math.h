@@ -131,9 +131,19 @@ GENCORE_INLINE F log(F x) {
 }
 
 // 1 / (1 + e^-x), from e^-|x|: no overflow at either end; 0 below -87.69. 2.5 ulp.
+template <int N>
+GENCORE_INLINE void logistic_each(F (&x)[N]) {
+  F e[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) e[i] = x[i];
+  exp_minus_abs_each(e);
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) x[i] = select(less(splat(0.0f), x[i]), splat(1.0f), e[i]) / (1.0f + e[i]);
+}
 GENCORE_INLINE F logistic(F x) {
-  const F e = exp_minus_abs(x);
-  return select(less(splat(0.0f), x), splat(1.0f), e) / (1.0f + e);
+  F v[1] = {x};
+  logistic_each(v);
+  return v[0];
 }
 
 // ln(1 + t) for t in [0, 1], true where 1 + t rounds, too (Kahan's correction). 2.5 ulp.

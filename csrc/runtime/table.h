@@ -2,6 +2,7 @@
 // lower level's, so a missing slot falls through.
 #pragma once
 
+#include "gencore/autoregressive.h"
 #include "gencore/dense.h"
 #include "gencore/optim.h"
 #include "gencore/rbm.h"
@@ -30,6 +31,11 @@ struct OptimTable {
   GENCORE_OPTIM_OPS(GENCORE_SLOT)
 #undef family
 };
+struct AutoregressiveTable {
+#define family autoregressive
+  GENCORE_AUTOREGRESSIVE_OPS(GENCORE_SLOT)
+#undef family
+};
 #undef GENCORE_SLOT
 
 struct Table {
@@ -37,6 +43,7 @@ struct Table {
   SampleTable sample;
   RbmTable rbm;
   OptimTable optim;
+  AutoregressiveTable autoregressive;
   double (*fma_rate)(double seconds) = nullptr;
   int (*device_of)(const void* data) = nullptr;  // CUDA's only
 };
@@ -49,8 +56,10 @@ GENCORE_API void register_cuda_table(const Table* table);
 
 // The kernel sources; each is compiled once per ISA level, into a namespace of that name, and fills its slots there.
 // CMakeLists.txt lists the same names.
-#define GENCORE_SOURCES(X) \
-  X(dense) X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
+#define GENCORE_SOURCES(X)                                                                                           \
+  X(dense)                                                                                                           \
+  X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step) X(nade) \
+      X(nade_sample)
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
 #define GENCORE_DECLARE_LEVEL(level)    \

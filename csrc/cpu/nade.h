@@ -1,0 +1,161 @@
+// NADE on blocks of eight rows: what the likelihood and the sampler share. A row of v is read once for a block, whose
+// hidden units stay in the nearest cache; where x_d is 0 they do not change, so a row's logistic functions are taken
+// after its ones only. A row's bits do not depend on the rows beside it.
+//
+// The limit, for a row of D dimensions and K ones: D H multiply-adds, each with a load of its own, and K H logistic
+// functions. On 16 lanes at 4 GHz two multiply-adds (or loads) a cycle: 0.03 ms for eight rows of 784 x 500, and 0.15 ms
+// for 110 ones each, at 22 cycles for 16 logistic functions.
+#pragma once
+
+#include "../runtime/reject.h"
+#include "../runtime/scratch.h"
+#include "gencore/nade.h"
+#include "math.h"
+#include "parallel.h"
+
+namespace gencore::GENCORE_LEVEL {
+
+using runtime::Scratch;
+
+constexpr int nade_rows = 8;  // of a block: as many sums as a processor needs under way
+
+GENCORE_INLINE std::int64_t nade_blocks(std::int64_t n) { return ceil_div(n, nade_rows); }
+
+// The parameters, with the dimensions in their order.
+struct Nade {
+  const float *w, *c, *v, *b;
+  const std::int64_t* order;
+  std::int64_t dims, hidden;
+
+  GENCORE_INLINE explicit Nade(const autoregressive::NadeParameters& op)
+      : w(op.w.data),
+        c(op.c.data),
+        v(op.v.data),
+        b(op.b.data),
+        order(op.order.given() ? op.order.data : nullptr),
+        dims(op.w.shape[0]),
+        hidden(op.w.shape[1]) {}
+  GENCORE_INLINE std::int64_t at(std::int64_t i) const { return order == nullptr ? i : order[i]; }
+};
+
+// Raises unless order is a permutation.
+void nade_check_order(const char* op, const Vector<const std::int64_t>& order);
+
+// bits[d] bit r = states[first + r, d] for up to eight rows; false where a state is neither 0 nor 1.
+template <class T>
+GENCORE_INLINE bool nade_pack_rows(const T* states, std::int64_t units, std::int64_t rows, std::uint8_t* bits) {
+  std::uint8_t bad = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const T* row = states + r * units;
+    for (std::int64_t d = 0; d < units; ++d) {
+      const std::uint8_t one = row[d] == 1;
+      bad |= static_cast<std::uint8_t>(!one & (row[d] != 0));
+      bits[d] = static_cast<std::uint8_t>((r == 0 ? 0 : bits[d]) | (one << r));
+    }
+  }
+  return bad == 0;
+}
+inline bool nade_pack(const ConstStates& s, std::int64_t first, std::int64_t rows, std::uint8_t* bits) {
+  const std::int64_t units = s.shape[1], skip = first * units;
+  if (s.type == StateType::u8)
+    return nade_pack_rows(static_cast<const std::uint8_t*>(s.data) + skip, units, rows, bits);
+  return nade_pack_rows(static_cast<const float*>(s.data) + skip, units, rows, bits);
+}
+
+// Sums the lanes of each of eight vectors, halves first.
+GENCORE_INLINE void sum_lanes_of_8(F (&v)[8], float out[8]) {
+  int left = 8;
+  int width = lanes / 2;  // of the parts that meet
+  GENCORE_UNROLL
+  for (; width > 0 && left > 1; width /= 2) {
+    // Lanes in parts of `width`: part 2 p and 2 p + 1 of either vector belong to one sum.
+    const U lane = iota(), part = lane / static_cast<std::uint32_t>(width),
+            offset = lane & (static_cast<std::uint32_t>(width) - 1);
+    const U even = 2 * part * static_cast<std::uint32_t>(width) + offset;
+    left /= 2;
+    GENCORE_UNROLL
+    for (int i = 0; i < left; ++i) {
+      const F low = __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)even);
+      const F high = __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)(even + static_cast<std::uint32_t>(width)));
+      v[i] = low + high;
+    }
+  }
+  GENCORE_UNROLL
+  for (; width > 0; width /= 2) v[0] += __builtin_shuffle(v[0], (I)(iota() ^ static_cast<std::uint32_t>(width)));
+  float sums[8 * lanes];
+  GENCORE_UNROLL
+  for (int i = 0; i < left; ++i) store(sums + i * lanes, v[i]);
+  GENCORE_UNROLL
+  for (int r = 0; r < 8; ++r) out[r] = sums[r * (left * lanes / 8)];
+}
+
+// The hidden units of a block: a and h = logistic(a) of each row, padded with zeros to whole vectors.
+class NadeHidden {
+ public:
+  static std::size_t bytes(std::int64_t hidden) {
+    return 2 * 4 * static_cast<std::size_t>(nade_rows * stride_of(hidden)) + 128;
+  }
+  NadeHidden(Scratch& scratch, std::int64_t hidden)
+      : n_(hidden),
+        stride_(stride_of(hidden)),
+        a_(scratch.carve<float>(static_cast<std::size_t>(nade_rows * stride_))),
+        h_(scratch.carve<float>(static_cast<std::size_t>(nade_rows * stride_))) {}
+
+  // a = c in every row.
+  void reset(const float* c) {
+    for (std::int64_t j = 0; j < n_; j += lanes) {
+      const F a = load_part(c, j), h = logistic(a);
+      for (int r = 0; r < nade_rows; ++r) {
+        store(a_ + r * stride_ + j, a);
+        store(h_ + r * stride_ + j, h);
+      }
+    }
+  }
+
+  // a += w in one row.
+  GENCORE_INLINE void add(int r, const float* w) {
+    float *a = a_ + r * stride_, *h = h_ + r * stride_;
+    std::int64_t j = 0;
+    for (; j + 4 * lanes <= n_; j += 4 * lanes) {
+      F x[4];
+      GENCORE_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        x[i] = load(a + j + i * lanes) + load(w + j + i * lanes);
+        store(a + j + i * lanes, x[i]);
+      }
+      logistic_each(x);
+      GENCORE_UNROLL
+      for (int i = 0; i < 4; ++i) store(h + j + i * lanes, x[i]);
+    }
+    for (; j < n_; j += lanes) {
+      const F x = load(a + j) + load_part(w, j);
+      store(a + j, x);
+      store(h + j, logistic(x));
+    }
+  }
+
+  // out[r] = v . h of every row.
+  GENCORE_INLINE void dot(const float* v, float out[nade_rows]) const {
+    F sums[nade_rows] = {};
+    std::int64_t j = 0;
+    for (; j + lanes <= n_; j += lanes) add_products(sums, load(v + j), j);
+    if (j < n_) add_products(sums, load_first(v + j, static_cast<int>(n_ - j)), j);
+    sum_lanes_of_8(sums, out);
+  }
+
+ private:
+  // Never a multiple of a page, where the rows would share few lines of the cache.
+  GENCORE_INLINE static std::int64_t stride_of(std::int64_t hidden) { return round_up(hidden, lanes) + 16; }
+  GENCORE_INLINE F load_part(const float* p, std::int64_t j) const {
+    return j + lanes <= n_ ? load(p + j) : load_first(p + j, static_cast<int>(n_ - j));
+  }
+  GENCORE_INLINE void add_products(F (&sums)[nade_rows], F v, std::int64_t j) const {
+    GENCORE_UNROLL
+    for (int r = 0; r < nade_rows; ++r) sums[r] = fma(v, load(h_ + r * stride_ + j), sums[r]);
+  }
+
+  std::int64_t n_, stride_;
+  float *a_, *h_;
+};
+
+}  // namespace gencore::GENCORE_LEVEL

@@ -1,0 +1,147 @@
+// Ancestral sampling from NADE, blocks of eight rows dimension by dimension. Draws are those of bernoulli.h: 16 bits
+// decide, and 16 more where they leave it open.
+#include "../runtime/table.h"
+#include "bernoulli.h"
+#include "nade.h"
+
+namespace gencore::GENCORE_LEVEL {
+namespace {
+
+using autoregressive::NadeSample;
+
+// Rows of a block in whole vectors.
+constexpr int draw_lanes = lanes > nade_rows ? lanes : nade_rows;
+
+// heads[8 d + r] = head of row first_row + r and unit d, times 2^-16.
+void draw_heads(const NadeSample& op, std::int64_t first_row, std::int64_t dims, float* heads) {
+  for (int r = 0; r < nade_rows; ++r) {
+    const philox::Stream stream = philox::stream(philox::nade_head, static_cast<std::uint64_t>(op.step),
+                                                 static_cast<std::uint64_t>(first_row + r));
+    for (std::int64_t first = 0; first < dims; first += 128) {
+      Superblock random[1];
+      philox_superblocks({op.key, stream}, static_cast<std::uint32_t>(first / 128), random);
+      float found[128];
+      GENCORE_UNROLL
+      for (int i = 0; i < 4 * parts; ++i) {
+        const U word = random[0].word[i / parts][i % parts];
+        store(found + i * lanes, low_heads(word));
+        store(found + 64 + i * lanes, high_heads(word));
+      }
+      for (std::int64_t i = 0; i < min_of(128, dims - first); ++i) heads[nade_rows * (first + i) + r] = found[i];
+    }
+  }
+}
+
+class Sampler {
+ public:
+  Sampler(const NadeSample& op, std::int64_t first_row) : op_(op), first_row_(first_row) {}
+
+  // Bit r: whether unit d of row r is drawn.
+  GENCORE_INLINE unsigned draw(std::int64_t d, const float* logits, const float* heads) {
+    float threshold[draw_lanes], scale[draw_lanes];
+    unsigned drawn = 0, certain = 0;
+    GENCORE_UNROLL
+    for (int r = 0; r < nade_rows; r += lanes) {
+      const F logit = load(logits + r) / splat(op_.temperature);
+      const Odds odds = odds_of(with_tail(logit));
+      store(threshold + r, odds.threshold);
+      store(scale + r, odds.scale);
+      const F scaled = load(heads + r) * odds.scale, next = fma(odds.scale, splat(0x1p-16f), scaled);
+      drawn |= bits(less(scaled, odds.threshold)) << r;
+      certain |= bits(less_equal(next, odds.threshold)) << r;
+      nan_ |= (bits(less_equal(logit, logit)) ^ ((1u << lanes) - 1)) << r;
+    }
+    drawn &= all_rows;
+    for (unsigned open = drawn & ~certain; __builtin_expect(open != 0, 0); open &= open - 1) {
+      const int r = __builtin_ctz(open);
+      const Draw row = make_draw(op_.key, philox::nade_head, static_cast<std::uint64_t>(op_.step),
+                                 static_cast<std::uint64_t>(first_row_ + r));
+      if (!draw_tail(row, d, threshold[r], scale[r])) drawn &= ~(1u << r);
+    }
+    return drawn;
+  }
+
+  // Whether some logit of the first `rows` rows was NaN.
+  bool any_nan(std::int64_t rows) const { return (nan_ & ((1u << rows) - 1)) != 0; }
+
+  static constexpr unsigned all_rows = (1u << nade_rows) - 1;
+
+ private:
+  const NadeSample& op_;
+  std::int64_t first_row_;
+  unsigned nan_ = 0;
+};
+
+// One row for all of a block, or the block's own.
+bool pack_given(const ConstStates& states, std::int64_t first, std::int64_t rows, std::uint8_t* bits) {
+  if (states.shape[0] != 1) return nade_pack(states, first, rows, bits);
+  if (!nade_pack(states, 0, 1, bits)) return false;
+  for (std::int64_t d = 0; d < states.shape[1]; ++d) bits[d] = bits[d] != 0 ? 0xFF : 0;
+  return true;
+}
+
+struct Flags {
+  Flag given, mask, logits;
+};
+
+void sample_block(const NadeSample& op, const Nade& model, std::int64_t first, std::int64_t rows, Flags& wrong) {
+  const auto dims = static_cast<std::size_t>(model.dims);
+  Scratch scratch(NadeHidden::bytes(model.hidden) + 2 * dims + 4 * (nade_rows * dims + draw_lanes) + 256);
+  NadeHidden hidden(scratch, model.hidden);
+  auto* keep = scratch.carve<std::uint8_t>(dims);
+  auto* given = scratch.carve<std::uint8_t>(dims);
+  auto* heads = scratch.carve<float>(nade_rows * dims + draw_lanes);
+  const unsigned present = (1u << rows) - 1;
+  for (std::int64_t d = 0; d < model.dims; ++d) keep[d] = given[d] = 0;
+  if (op.mask.given()) {
+    if (!pack_given(op.given, first, rows, given)) return wrong.given.raise();
+    if (!pack_given(op.mask, first, rows, keep)) return wrong.mask.raise();
+  }
+  draw_heads(op, op.first_row + first, model.dims, heads);
+  Sampler sampler(op, op.first_row + first);
+  hidden.reset(model.c);
+  for (std::int64_t i = 0; i < model.dims; ++i) {
+    const std::int64_t d = model.at(i);
+    unsigned ones = given[d] & keep[d];
+    if ((~keep[d] & present) != 0) {
+      float logits[draw_lanes] = {};
+      hidden.dot(model.v + d * model.hidden, logits);
+      for (int r = 0; r < nade_rows; ++r) logits[r] += model.b[d];
+      ones |= sampler.draw(d, logits, heads + nade_rows * d) & ~static_cast<unsigned>(keep[d]);
+    }
+    ones &= present;
+    for (std::int64_t r = 0; r < rows; ++r) op.out.row(first + r)[d] = static_cast<std::uint8_t>((ones >> r) & 1);
+    if (i + 1 == model.dims) break;
+    for (; ones != 0; ones &= ones - 1) hidden.add(__builtin_ctz(ones), model.w + d * model.hidden);
+  }
+  if (sampler.any_nan(rows)) wrong.logits.raise();
+}
+
+// Some logit is NaN: names the parameter that is not finite.
+void reject_parameters(const NadeSample& op) {
+  check::finite(op.name, "w", op.w.data, op.w.size());
+  check::finite(op.name, "c", op.c.data, op.c.size());
+  check::finite(op.name, "v", op.v.data, op.v.size());
+  check::finite(op.name, "b", op.b.data, op.b.size());
+  check::fail(op.name, "v", "to give finite logits", "weights whose sums overflow");
+}
+
+void nade_sample(const NadeSample& op) {
+  nade_check_order(op.name, op.order);
+  const Nade model(op);
+  const std::int64_t n = op.out.shape[0];
+  Flags wrong;
+  parallel_for(nade_blocks(n), [&](std::int64_t block) {
+    const std::int64_t first = block * nade_rows;
+    sample_block(op, model, first, min_of(nade_rows, n - first), wrong);
+  });
+  if (wrong.given.raised != 0) runtime::reject_states(op.name, "given", op.given);
+  if (wrong.mask.raised != 0) runtime::reject_states(op.name, "mask", op.mask);
+  if (wrong.logits.raised != 0) reject_parameters(op);
+}
+
+}  // namespace
+
+void fill_nade_sample(runtime::Table& table) { table.autoregressive.NadeSample = nade_sample; }
+
+}  // namespace gencore::GENCORE_LEVEL
