@@ -15,20 +15,6 @@
 
 namespace gencore::GENCORE_LEVEL {
 
-void nade_check_order(const char* op, const Vector<const std::int64_t>& order) {
-  if (!order.given()) return;
-  const std::int64_t n = order.shape[0];
-  Scratch scratch(static_cast<std::size_t>(n) + 64);
-  auto* seen = scratch.carve<std::uint8_t>(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i) seen[i] = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t d = order[i];
-    if (d >= 0 && d < n && seen[d]++ == 0) continue;
-    check::fail(op, "order", "to hold each of 0 to " + std::to_string(n - 1) + " once",
-                std::to_string(d) + (d >= 0 && d < n ? " again" : "") + " at element " + std::to_string(i));
-  }
-}
-
 namespace {
 
 using autoregressive::NadeLogProb;
@@ -64,7 +50,7 @@ float log_prob_of(const float* logits, const ConstStates& x, std::int64_t row) {
 }
 
 void nade_log_prob(const NadeLogProb& op) {
-  nade_check_order(op.name, op.order);
+  runtime::check_permutation(op.name, "order", op.order);
   const Nade model(op);
   const std::int64_t n = op.x.shape[0];
   Flag wrong;
@@ -312,7 +298,7 @@ std::int64_t most_runs(const Blocks& blocks) {
 }
 
 void nade_log_prob_vjp(const NadeLogProbVjp& op) {
-  nade_check_order(op.name, op.order);
+  runtime::check_permutation(op.name, "order", op.order);
   const Nade model(op);
   const std::int64_t n = op.x.shape[0], count = nade_blocks(n);
   const auto units = static_cast<std::size_t>(count * model.dims);

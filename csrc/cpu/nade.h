@@ -38,9 +38,6 @@ struct Nade {
   GENCORE_INLINE std::int64_t at(std::int64_t i) const { return order == nullptr ? i : order[i]; }
 };
 
-// Raises unless order is a permutation.
-void nade_check_order(const char* op, const Vector<const std::int64_t>& order);
-
 // bits[d] bit r = states[first + r, d] for up to eight rows; false where a state is neither 0 nor 1.
 template <class T>
 GENCORE_INLINE bool nade_pack_rows(const T* states, std::int64_t units, std::int64_t rows, std::uint8_t* bits) {

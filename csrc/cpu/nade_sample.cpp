@@ -117,17 +117,17 @@ void sample_block(const NadeSample& op, const Nade& model, std::int64_t first, s
   if (sampler.any_nan(rows)) wrong.logits.raise();
 }
 
-// Some logit is NaN: names the parameter that is not finite.
+// Some logit is NaN: names what is not finite.
 void reject_parameters(const NadeSample& op) {
   check::finite(op.name, "w", op.w.data, op.w.size());
   check::finite(op.name, "c", op.c.data, op.c.size());
   check::finite(op.name, "v", op.v.data, op.v.size());
   check::finite(op.name, "b", op.b.data, op.b.size());
-  check::fail(op.name, "v", "to give finite logits", "weights whose sums overflow");
+  runtime::reject_overflow(op.name, "v");
 }
 
 void nade_sample(const NadeSample& op) {
-  nade_check_order(op.name, op.order);
+  runtime::check_permutation(op.name, "order", op.order);
   const Nade model(op);
   const std::int64_t n = op.out.shape[0];
   Flags wrong;

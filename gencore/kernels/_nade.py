@@ -69,7 +69,7 @@ def nade_log_prob(
     if any(isinstance(a, Tensor) for a in (x, w, c, v, b)):
         result: Float32Array = _log_prob_and_logits(x, w, c, v, b, order=order)[0]
         return result
-    out = empty(w, _rows(x), np.float32)
+    out: Float32Array = empty(w, _rows(x), np.float32)
     _core.autoregressive_nade_log_prob(x=x, w=w, c=c, v=v, b=b, order=order, out=out)
     return out
 
@@ -128,8 +128,8 @@ def nade_log_prob_vjp(
     Gradient: to grad, w, c, v and b, in plain NumPy functions that hold arrays of shape (N, D, H).
 
     Work: twice the multiply-adds of `nade_log_prob`, and as many logistic functions; without ``logits``, those of
-    `nade_log_prob` as well. Extra memory: ``33 N D / 8`` bytes, and, a thread, 1 KB for each dimension and 256 bytes for
-    each one among eight rows of ``x``, for any H.
+    `nade_log_prob` as well. Extra memory, for any H: ``33 N D / 8`` bytes, and, a thread, 1 KB for each dimension and
+    256 bytes for each one among eight rows of ``x``.
     """
     outputs = tuple(empty(w, np.shape(a), np.float32) for a in (w, c, v, b))
     grad_w, grad_c, grad_v, grad_b = outputs
@@ -204,7 +204,7 @@ def nade_sample(
     array([[1, 1],
            [1, 1]], dtype=uint8)
     """
-    out = empty(w, (n, np.shape(w)[0] if np.ndim(w) > 0 else 0), np.uint8)
+    out: NDArray[np.uint8] = empty(w, (n, np.shape(w)[0] if np.ndim(w) > 0 else 0), np.uint8)
     _core.autoregressive_nade_sample(
         w=w, c=c, v=v, b=b, order=order, out=out, given=_one_row(given), mask=_one_row(mask),
         temperature=temperature, key=as_key(key), step=step, first_row=first_row,
@@ -253,7 +253,9 @@ def _vjp_rule(
     Everything in the order of the dimensions, arrays (N, D, H); only where second derivatives are asked for.
     """
     del logits
-    dw, dc, dv, db = (np.zeros_like(like) if a is None else a for a, like in zip(g, (w, c, v, b), strict=True))
+    dw, dc, dv, db = (
+        np.zeros_like(like) if a is None else a for a, like in zip(g, (w, c, v, b), strict=True)
+    )
     places = np.arange(w.shape[0]) if order is None else np.asarray(order)
     back = np.argsort(places)
     w, v, b, dw, dv, db = (a[places] for a in (w, v, b, dw, dv, db))
