@@ -59,31 +59,39 @@ inline bool nade_pack(const ConstStates& s, std::int64_t first, std::int64_t row
   return nade_pack_rows(static_cast<const float*>(s.data) + skip, units, rows, bits);
 }
 
-// Sums the lanes of each of eight vectors, halves first.
-GENCORE_INLINE void sum_lanes_of_8(F (&v)[8], float out[8]) {
-  int left = 8;
-  int width = lanes / 2;  // of the parts that meet
-  GENCORE_UNROLL
-  for (; width > 0 && left > 1; width /= 2) {
-    // Lanes in parts of `width`: part 2 p and 2 p + 1 of either vector belong to one sum.
-    const U lane = iota(), part = lane / static_cast<std::uint32_t>(width),
-            offset = lane & (static_cast<std::uint32_t>(width) - 1);
-    const U even = 2 * part * static_cast<std::uint32_t>(width) + offset;
-    left /= 2;
-    GENCORE_UNROLL
-    for (int i = 0; i < left; ++i) {
-      const F low = __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)even);
-      const F high = __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)(even + static_cast<std::uint32_t>(width)));
-      v[i] = low + high;
+// Sums the lanes of `count` vectors, halves first: where two vectors are left their halves meet in one, which then holds
+// parts of `width` lanes of twice as many sums. The sums come in order, each in 8 lanes / 8 or fewer lanes.
+template <int Count, int Width>
+GENCORE_INLINE void meet_lanes(F (&v)[8]) {
+  if constexpr (Width > 0) {
+    constexpr std::uint32_t width = Width;
+    if constexpr (Count > 1) {
+      const U even = iota() / width * 2 * width + iota() % width;  // parts 2 p and 2 p + 1 belong to one sum
+      GENCORE_UNROLL
+      for (int i = 0; i < Count / 2; ++i) {
+        v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)even) +
+               __builtin_shuffle(v[2 * i], v[2 * i + 1], (I)(even + width));
+      }
+      meet_lanes<Count / 2, Width / 2>(v);
+    } else {
+      v[0] += __builtin_shuffle(v[0], (I)(iota() ^ width));
+      meet_lanes<1, Width / 2>(v);
     }
   }
-  GENCORE_UNROLL
-  for (; width > 0; width /= 2) v[0] += __builtin_shuffle(v[0], (I)(iota() ^ static_cast<std::uint32_t>(width)));
-  float sums[8 * lanes];
-  GENCORE_UNROLL
-  for (int i = 0; i < left; ++i) store(sums + i * lanes, v[i]);
-  GENCORE_UNROLL
-  for (int r = 0; r < 8; ++r) out[r] = sums[r * (left * lanes / 8)];
+}
+
+// out[r] = the sum of the lanes of v[r].
+GENCORE_INLINE void sum_lanes_of_8(F (&v)[8], float out[8]) {
+  meet_lanes<8, lanes / 2>(v);
+  if constexpr (lanes <= 8) {
+    GENCORE_UNROLL
+    for (int i = 0; i < 8 / lanes; ++i) store(out + i * lanes, v[i]);
+  } else {
+    float twice[lanes];
+    store(twice, v[0]);
+    GENCORE_UNROLL
+    for (int r = 0; r < 8; ++r) out[r] = twice[r * lanes / 8];
+  }
 }
 
 // The hidden units of a block: a and h = logistic(a) of each row, padded with zeros to whole vectors.
