@@ -193,8 +193,15 @@ class Stretch {
   void add_block(const std::uint8_t* ones, const float* slopes, std::int64_t rows) {
     start();
     for (std::int64_t i = 0; i < model_.dims; ++i) {
-      const std::int64_t d = model_.at(i);
-      add_dimension(d, slopes + nade_rows * d);
+      std::int64_t d = model_.at(i);
+      if (ones[d] == 0 && i + 1 < model_.dims) {  // no h changes: two dimensions share the reads of the rows
+        const std::int64_t pair[2] = {d, model_.at(++i)};
+        add_dimensions(pair, slopes);
+        d = pair[1];
+      } else {
+        const std::int64_t one[1] = {d};
+        add_dimensions(one, slopes);
+      }
       if (i + 1 == model_.dims) break;
       for (unsigned left = ones[d]; left != 0; left &= left - 1) finish_run(__builtin_ctz(left), d);
     }
@@ -221,20 +228,36 @@ class Stretch {
   }
 
   // grad_v_d += g h and dh += g v_d in every row.
-  GENCORE_INLINE void add_dimension(std::int64_t d, const float* g) {
-    const Part v = Part::at(v_ + d * stretch);
-    Part sum = Part::at(grad_v_ + d * stretch);
+  template <int N>
+  GENCORE_INLINE void add_dimensions(const std::int64_t (&d)[N], const float* slopes) {
+    Part v[N], sum[N];
+    GENCORE_UNROLL
+    for (int k = 0; k < N; ++k) {
+      v[k] = Part::at(v_ + d[k] * stretch);
+      sum[k] = Part::at(grad_v_ + d[k] * stretch);
+    }
+    const float* h = h_;  // in registers: a store of a vector could change whatever is in memory
+    float* dh = dh_;
     GENCORE_UNROLL
     for (int r = 0; r < nade_rows; ++r) {
-      const F slope = splat(g[r]);
+      F g[N];
+      GENCORE_UNROLL
+      for (int k = 0; k < N; ++k) g[k] = splat(slopes[nade_rows * d[k] + r]);
       GENCORE_UNROLL
       for (int i = 0; i < stretch_vectors; ++i) {
         const std::int64_t at = r * stretch + i * lanes;
-        sum.v[i] = fma(slope, load(h_ + at), sum.v[i]);
-        store(dh_ + at, fma(slope, v.v[i], load(dh_ + at)));
+        const F hidden = load(h + at);
+        F by_hidden = load(dh + at);
+        GENCORE_UNROLL
+        for (int k = 0; k < N; ++k) {
+          sum[k].v[i] = fma(g[k], hidden, sum[k].v[i]);
+          by_hidden = fma(g[k], v[k].v[i], by_hidden);
+        }
+        store(dh + at, by_hidden);
       }
     }
-    sum.to(grad_v_ + d * stretch);
+    GENCORE_UNROLL
+    for (int k = 0; k < N; ++k) sum[k].to(grad_v_ + d[k] * stretch);
   }
 
   // da of the run that ends.
