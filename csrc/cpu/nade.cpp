@@ -218,7 +218,7 @@ class Stretch {
   GENCORE_INLINE void start() {
     const Part a = Part::at(c_);
     Part h = a;
-    logistic_each(h.v);
+    logistic_from_87_each(h.v);
     for (int r = 0; r < nade_rows; ++r) {
       a.to(a_ + r * stretch);
       h.to(h_ + r * stretch);
@@ -274,7 +274,7 @@ class Stretch {
     Part x = Part::at(a_ + r * stretch);
     x.add(Part::at(w_ + d * stretch));
     x.to(a_ + r * stretch);
-    logistic_each(x.v);
+    logistic_from_87_each(x.v);
     x.to(h_ + r * stretch);
     Part{}.to(dh_ + r * stretch);
   }

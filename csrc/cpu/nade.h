@@ -109,10 +109,12 @@ class NadeHidden {
   // a = c in every row.
   void reset(const float* c) {
     for (std::int64_t j = 0; j < n_; j += lanes) {
-      const F a = load_part(c, j), h = logistic(a);
+      const F a = load_part(c, j);
+      F h[1] = {a};
+      logistic_from_87_each(h);
       for (int r = 0; r < nade_rows; ++r) {
         store(a_ + r * stride_ + j, a);
-        store(h_ + r * stride_ + j, h);
+        store(h_ + r * stride_ + j, h[0]);
       }
     }
   }
@@ -121,22 +123,12 @@ class NadeHidden {
   GENCORE_INLINE void add(int r, const float* w) {
     float *a = a_ + r * stride_, *h = h_ + r * stride_;
     std::int64_t j = 0;
-    for (; j + 4 * lanes <= n_; j += 4 * lanes) {
-      F x[4];
-      GENCORE_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        x[i] = load(a + j + i * lanes) + load(w + j + i * lanes);
-        store(a + j + i * lanes, x[i]);
-      }
-      logistic_each(x);
-      GENCORE_UNROLL
-      for (int i = 0; i < 4; ++i) store(h + j + i * lanes, x[i]);
+    for (; j + 7 * lanes < n_; j += 8 * lanes) add_vectors<8>(a, h, w, j);
+    if (j + 3 * lanes < n_) {
+      add_vectors<4>(a, h, w, j);
+      j += 4 * lanes;
     }
-    for (; j < n_; j += lanes) {
-      const F x = load(a + j) + load_part(w, j);
-      store(a + j, x);
-      store(h + j, logistic(x));
-    }
+    for (; j < n_; j += lanes) add_vectors<1>(a, h, w, j);
   }
 
   // out[r] = v . h of every row.
@@ -149,6 +141,22 @@ class NadeHidden {
   }
 
  private:
+  // The last of N vectors may be a part of one.
+  template <int N>
+  GENCORE_INLINE void add_vectors(float* a, float* h, const float* w, std::int64_t j) const {
+    F x[N];
+    GENCORE_UNROLL
+    for (int i = 0; i + 1 < N; ++i) x[i] = load(w + j + i * lanes);
+    x[N - 1] = load_part(w, j + (N - 1) * lanes);
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) {
+      x[i] += load(a + j + i * lanes);
+      store(a + j + i * lanes, x[i]);
+    }
+    logistic_from_87_each(x);
+    GENCORE_UNROLL
+    for (int i = 0; i < N; ++i) store(h + j + i * lanes, x[i]);
+  }
   // Never a multiple of a page, where the rows would share few lines of the cache.
   GENCORE_INLINE static std::int64_t stride_of(std::int64_t hidden) { return round_up(hidden, lanes) + 16; }
   GENCORE_INLINE F load_part(const float* p, std::int64_t j) const {

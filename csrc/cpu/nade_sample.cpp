@@ -9,25 +9,41 @@ namespace {
 
 using autoregressive::NadeSample;
 
-// Rows of a block in whole vectors.
-constexpr int draw_lanes = lanes > nade_rows ? lanes : nade_rows;
+constexpr int draw_lanes = lanes > nade_rows ? lanes : nade_rows;  // the rows of a block in whole vectors
 
-// heads[8 d + r] = head of row first_row + r and unit d, times 2^-16.
-void draw_heads(const NadeSample& op, std::int64_t first_row, std::int64_t dims, float* heads) {
+// From the head h of u, 16 bits: x / T above `sure` is drawn, below `never` it is not, whatever the tail. log odds of
+// (h + 1) / 2^16 and h / 2^16, times the temperature T, with room for the rounding of both sides: 8 roundings of odds
+// near 1 here and in draw_tail, and of |log odds|.
+struct Thresholds {
+  F sure, never;
+};
+GENCORE_INLINE Thresholds thresholds_of(F head, F temperature) {
+  const F above = head + 1.0f, one = splat(65536.0f);
+  const F low = log(head / (one - head)), high = log(above / (one - above));  // -inf and inf at the ends
+  const F room = splat(0x1p-20f);
+  return {temperature * (high + fma(abs(high), room, room)), temperature * (low - fma(abs(low), room, room))};
+}
+
+// sure[8 d + r], never[8 d + r] for row first_row + r and unit d.
+void draw_thresholds(const NadeSample& op, std::int64_t first_row, std::int64_t dims, float* sure, float* never) {
   for (int r = 0; r < nade_rows; ++r) {
     const philox::Stream stream = philox::stream(philox::nade_head, static_cast<std::uint64_t>(op.step),
                                                  static_cast<std::uint64_t>(first_row + r));
     for (std::int64_t first = 0; first < dims; first += 128) {
       Superblock random[1];
       philox_superblocks({op.key, stream}, static_cast<std::uint32_t>(first / 128), random);
-      float found[128];
-      GENCORE_UNROLL
-      for (int i = 0; i < 4 * parts; ++i) {
-        const U word = random[0].word[i / parts][i % parts];
-        store(found + i * lanes, low_heads(word));
-        store(found + 64 + i * lanes, high_heads(word));
+      float found[2][128];
+      for (int i = 0; i < 8 * parts; ++i) {
+        const U word = random[0].word[i % (4 * parts) / parts][i % parts];
+        const F head = to_float((I)(i < 4 * parts ? word & 0xFFFFu : word >> 16));
+        const Thresholds at = thresholds_of(head, splat(op.temperature));
+        store(found[0] + i * lanes, at.sure);
+        store(found[1] + i * lanes, at.never);
       }
-      for (std::int64_t i = 0; i < min_of(128, dims - first); ++i) heads[nade_rows * (first + i) + r] = found[i];
+      for (std::int64_t i = 0; i < min_of(128, dims - first); ++i) {
+        sure[nade_rows * (first + i) + r] = found[0][i];
+        never[nade_rows * (first + i) + r] = found[1][i];
+      }
     }
   }
 }
@@ -37,39 +53,39 @@ class Sampler {
   Sampler(const NadeSample& op, std::int64_t first_row) : op_(op), first_row_(first_row) {}
 
   // Bit r: whether unit d of row r is drawn.
-  GENCORE_INLINE unsigned draw(std::int64_t d, const float* logits, const float* heads) {
-    float threshold[draw_lanes], scale[draw_lanes];
-    unsigned drawn = 0, certain = 0;
+  GENCORE_INLINE unsigned draw(std::int64_t d, const float* logits, const float* sure, const float* never) {
+    unsigned drawn = 0, possible = 0;
     GENCORE_UNROLL
     for (int r = 0; r < nade_rows; r += lanes) {
-      const F logit = load(logits + r) / splat(op_.temperature);
-      const Odds odds = odds_of(with_tail(logit));
-      store(threshold + r, odds.threshold);
-      store(scale + r, odds.scale);
-      const F scaled = load(heads + r) * odds.scale, next = fma(odds.scale, splat(0x1p-16f), scaled);
-      drawn |= bits(less(scaled, odds.threshold)) << r;
-      certain |= bits(less_equal(next, odds.threshold)) << r;
-      nan_ |= (bits(less_equal(logit, logit)) ^ ((1u << lanes) - 1)) << r;
+      const F logit = load(logits + r);
+      drawn |= bits(less(load(sure + r), logit)) << r;
+      possible |= (bits(less_equal(logit, load(never + r))) ^ ((1u << lanes) - 1)) << r;  // NaN, too
     }
-    drawn &= all_rows;
-    for (unsigned open = drawn & ~certain; __builtin_expect(open != 0, 0); open &= open - 1) {
+    for (unsigned open = possible & ~drawn & all_rows; __builtin_expect(open != 0, 0); open &= open - 1) {
       const int r = __builtin_ctz(open);
-      const Draw row = make_draw(op_.key, philox::nade_head, static_cast<std::uint64_t>(op_.step),
-                                 static_cast<std::uint64_t>(first_row_ + r));
-      if (!draw_tail(row, d, threshold[r], scale[r])) drawn &= ~(1u << r);
+      if (decide(d, r, logits[r])) drawn |= 1u << r;
     }
-    return drawn;
+    return drawn & all_rows;
   }
 
-  // Whether some logit of the first `rows` rows was NaN.
-  bool any_nan(std::int64_t rows) const { return (nan_ & ((1u << rows) - 1)) != 0; }
+  // Whether some logit was NaN.
+  bool any_nan() const { return nan_; }
 
   static constexpr unsigned all_rows = (1u << nade_rows) - 1;
 
  private:
+  // By all 32 bits.
+  __attribute__((noinline, cold)) bool decide(std::int64_t d, int r, float logit) {
+    nan_ = nan_ || logit != logit;
+    const Draw row = make_draw(op_.key, philox::nade_head, static_cast<std::uint64_t>(op_.step),
+                               static_cast<std::uint64_t>(first_row_ + r));
+    const Odds odds = odds_of(with_tail(splat(logit / op_.temperature)));
+    return draw_tail(row, d, odds.threshold[0], odds.scale[0]);
+  }
+
   const NadeSample& op_;
   std::int64_t first_row_;
-  unsigned nan_ = 0;
+  bool nan_ = false;
 };
 
 // One row for all of a block, or the block's own.
@@ -86,18 +102,19 @@ struct Flags {
 
 void sample_block(const NadeSample& op, const Nade& model, std::int64_t first, std::int64_t rows, Flags& wrong) {
   const auto dims = static_cast<std::size_t>(model.dims);
-  Scratch scratch(NadeHidden::bytes(model.hidden) + 2 * dims + 4 * (nade_rows * dims + draw_lanes) + 256);
+  Scratch scratch(NadeHidden::bytes(model.hidden) + 2 * dims + 8 * (nade_rows * dims + draw_lanes) + 256);
   NadeHidden hidden(scratch, model.hidden);
   auto* keep = scratch.carve<std::uint8_t>(dims);
   auto* given = scratch.carve<std::uint8_t>(dims);
-  auto* heads = scratch.carve<float>(nade_rows * dims + draw_lanes);
+  auto* sure = scratch.carve<float>(nade_rows * dims + draw_lanes);
+  auto* never = scratch.carve<float>(nade_rows * dims + draw_lanes);
   const unsigned present = (1u << rows) - 1;
   for (std::int64_t d = 0; d < model.dims; ++d) keep[d] = given[d] = 0;
   if (op.mask.given()) {
     if (!pack_given(op.given, first, rows, given)) return wrong.given.raise();
     if (!pack_given(op.mask, first, rows, keep)) return wrong.mask.raise();
   }
-  draw_heads(op, op.first_row + first, model.dims, heads);
+  draw_thresholds(op, op.first_row + first, model.dims, sure, never);
   Sampler sampler(op, op.first_row + first);
   hidden.reset(model.c);
   for (std::int64_t i = 0; i < model.dims; ++i) {
@@ -107,14 +124,14 @@ void sample_block(const NadeSample& op, const Nade& model, std::int64_t first, s
       float logits[draw_lanes] = {};
       hidden.dot(model.v + d * model.hidden, logits);
       for (int r = 0; r < nade_rows; ++r) logits[r] += model.b[d];
-      ones |= sampler.draw(d, logits, heads + nade_rows * d) & ~static_cast<unsigned>(keep[d]);
+      ones |= sampler.draw(d, logits, sure + nade_rows * d, never + nade_rows * d) & ~static_cast<unsigned>(keep[d]);
     }
     ones &= present;
     for (std::int64_t r = 0; r < rows; ++r) op.out.row(first + r)[d] = static_cast<std::uint8_t>((ones >> r) & 1);
     if (i + 1 == model.dims) break;
     for (; ones != 0; ones &= ones - 1) hidden.add(__builtin_ctz(ones), model.w + d * model.hidden);
   }
-  if (sampler.any_nan(rows)) wrong.logits.raise();
+  if (sampler.any_nan()) wrong.logits.raise();
 }
 
 // Some logit is NaN: names what is not finite.
