@@ -149,14 +149,22 @@ struct Part {
   }
 };
 
-// The first `count` columns of matrix rows, padded with zeros.
+// The first `count` columns of matrix rows, padded with zeros, and back.
 void copy_in(const float* from, std::int64_t rows, std::int64_t columns, std::int64_t count, float* to) {
   for (std::int64_t d = 0; d < rows; ++d, from += columns, to += stretch) {
+    if (count == stretch) {
+      Part::at(from).to(to);
+      continue;
+    }
     for (std::int64_t j = 0; j < stretch; ++j) to[j] = j < count ? from[j] : 0.0f;
   }
 }
 void copy_out(const float* from, std::int64_t rows, std::int64_t columns, std::int64_t count, float* to) {
   for (std::int64_t d = 0; d < rows; ++d, from += stretch, to += columns) {
+    if (count == stretch) {
+      Part::at(from).to(to);
+      continue;
+    }
     for (std::int64_t j = 0; j < count; ++j) to[j] = from[j];
   }
 }

@@ -94,17 +94,13 @@ GENCORE_INLINE void sum_lanes_of_8(F (&v)[8], float out[8]) {
   }
 }
 
-// The hidden units of a block: a and h = logistic(a) of each row, padded with zeros to whole vectors.
+// The hidden units of a block: a and h = logistic(a) of each row, padded with zeros to whole vectors. Vector k of row r is
+// at (8 k + r) lanes: the rows of one place lie together.
 class NadeHidden {
  public:
-  static std::size_t bytes(std::int64_t hidden) {
-    return 2 * 4 * static_cast<std::size_t>(nade_rows * stride_of(hidden)) + 128;
-  }
+  static std::size_t bytes(std::int64_t hidden) { return 8 * size_of(hidden) + 128; }
   NadeHidden(Scratch& scratch, std::int64_t hidden)
-      : n_(hidden),
-        stride_(stride_of(hidden)),
-        a_(scratch.carve<float>(static_cast<std::size_t>(nade_rows * stride_))),
-        h_(scratch.carve<float>(static_cast<std::size_t>(nade_rows * stride_))) {}
+      : n_(hidden), a_(scratch.carve<float>(size_of(hidden))), h_(scratch.carve<float>(size_of(hidden))) {}
 
   // a = c in every row.
   void reset(const float* c) {
@@ -113,61 +109,61 @@ class NadeHidden {
       F h[1] = {a};
       logistic_from_87_each(h);
       for (int r = 0; r < nade_rows; ++r) {
-        store(a_ + r * stride_ + j, a);
-        store(h_ + r * stride_ + j, h[0]);
+        store(a_ + nade_rows * j + r * lanes, a);
+        store(h_ + nade_rows * j + r * lanes, h[0]);
       }
     }
   }
 
   // a += w in one row.
   GENCORE_INLINE void add(int r, const float* w) {
-    float *a = a_ + r * stride_, *h = h_ + r * stride_;
+    float *a = a_ + r * lanes, *h = h_ + r * lanes;
     std::int64_t j = 0;
-    for (; j + 7 * lanes < n_; j += 8 * lanes) add_vectors<8>(a, h, w, j);
-    if (j + 3 * lanes < n_) {
-      add_vectors<4>(a, h, w, j);
-      j += 4 * lanes;
-    }
+    for (; j + 3 * lanes < n_; j += 4 * lanes) add_vectors<4>(a, h, w, j);
     for (; j < n_; j += lanes) add_vectors<1>(a, h, w, j);
   }
 
   // out[r] = v . h of every row.
   GENCORE_INLINE void dot(const float* v, float out[nade_rows]) const {
     F sums[nade_rows] = {};
+    const float* h = h_;
     std::int64_t j = 0;
-    for (; j + lanes <= n_; j += lanes) add_products(sums, load(v + j), j);
-    if (j < n_) add_products(sums, load_first(v + j, static_cast<int>(n_ - j)), j);
+    for (; j + lanes <= n_; j += lanes, h += nade_rows * lanes) add_products(sums, load(v + j), h);
+    if (j < n_) add_products(sums, load_first(v + j, static_cast<int>(n_ - j)), h);
     sum_lanes_of_8(sums, out);
   }
 
  private:
-  // The last of N vectors may be a part of one.
+  GENCORE_INLINE static std::size_t size_of(std::int64_t hidden) {
+    return static_cast<std::size_t>(nade_rows * round_up(hidden, lanes));
+  }
+  GENCORE_INLINE F load_part(const float* p, std::int64_t j) const {
+    return j + lanes <= n_ ? load(p + j) : load_first(p + j, static_cast<int>(n_ - j));
+  }
+  // Of the N vectors from j on the last may be a part of one.
   template <int N>
   GENCORE_INLINE void add_vectors(float* a, float* h, const float* w, std::int64_t j) const {
     F x[N];
     GENCORE_UNROLL
     for (int i = 0; i + 1 < N; ++i) x[i] = load(w + j + i * lanes);
     x[N - 1] = load_part(w, j + (N - 1) * lanes);
+    a += nade_rows * j;
+    h += nade_rows * j;
     GENCORE_UNROLL
     for (int i = 0; i < N; ++i) {
-      x[i] += load(a + j + i * lanes);
-      store(a + j + i * lanes, x[i]);
+      x[i] += load(a + i * nade_rows * lanes);
+      store(a + i * nade_rows * lanes, x[i]);
     }
     logistic_from_87_each(x);
     GENCORE_UNROLL
-    for (int i = 0; i < N; ++i) store(h + j + i * lanes, x[i]);
+    for (int i = 0; i < N; ++i) store(h + i * nade_rows * lanes, x[i]);
   }
-  // Never a multiple of a page, where the rows would share few lines of the cache.
-  GENCORE_INLINE static std::int64_t stride_of(std::int64_t hidden) { return round_up(hidden, lanes) + 16; }
-  GENCORE_INLINE F load_part(const float* p, std::int64_t j) const {
-    return j + lanes <= n_ ? load(p + j) : load_first(p + j, static_cast<int>(n_ - j));
-  }
-  GENCORE_INLINE void add_products(F (&sums)[nade_rows], F v, std::int64_t j) const {
+  GENCORE_INLINE static void add_products(F (&sums)[nade_rows], F v, const float* h) {
     GENCORE_UNROLL
-    for (int r = 0; r < nade_rows; ++r) sums[r] = fma(v, load(h_ + r * stride_ + j), sums[r]);
+    for (int r = 0; r < nade_rows; ++r) sums[r] = fma(v, load(h + r * lanes), sums[r]);
   }
 
-  std::int64_t n_, stride_;
+  std::int64_t n_;
   float *a_, *h_;
 };
 
