@@ -20,18 +20,20 @@ namespace {
 using autoregressive::NadeLogProb;
 using autoregressive::NadeLogProbVjp;
 
-// Logits of a block; row r of `rows` starts at logits + r * dims.
-void block_logits(const Nade& model, const std::uint8_t* ones, std::int64_t rows, NadeHidden& hidden, float* logits) {
+// Logits of a block; row r of `rows` starts at logits + r * dims. sums: room for 8 dims floats.
+void block_logits(const Nade& model, const std::uint8_t* ones, std::int64_t rows, NadeHidden& hidden, float* sums,
+                  float* logits) {
   hidden.reset(model.c);
   for (std::int64_t i = 0; i < model.dims; ++i) {
     const std::int64_t d = model.at(i);
-    float sums[nade_rows];
-    hidden.dot(model.v + d * model.hidden, sums);
-    for (std::int64_t r = 0; r < rows; ++r) logits[r * model.dims + d] = model.b[d] + sums[r];
+    hidden.dot(model.v + d * model.hidden).store_to(sums + nade_rows * d);
     if (i + 1 == model.dims) break;
     for (unsigned left = ones[d]; left != 0; left &= left - 1) {
       hidden.add(__builtin_ctz(left), model.w + d * model.hidden);
     }
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t d = 0; d < model.dims; ++d) logits[r * model.dims + d] = model.b[d] + sums[nade_rows * d + r];
   }
 }
 
@@ -57,12 +59,13 @@ void nade_log_prob(const NadeLogProb& op) {
   parallel_for(nade_blocks(n), [&](std::int64_t block) {
     const std::int64_t first = block * nade_rows, rows = min_of(nade_rows, n - first);
     const auto dims = static_cast<std::size_t>(model.dims);
-    Scratch scratch(NadeHidden::bytes(model.hidden) + dims + 4 * nade_rows * dims + 128);
+    Scratch scratch(NadeHidden::bytes(model.hidden) + dims + 8 * nade_rows * dims + 192);
     NadeHidden hidden(scratch, model.hidden);
     auto* ones = scratch.carve<std::uint8_t>(dims);
+    auto* sums = scratch.carve<float>(nade_rows * dims);
     float* logits = op.logits.given() ? op.logits.row(first) : scratch.carve<float>(nade_rows * dims);
     if (!nade_pack(op.x, first, rows, ones)) return wrong.raise();
-    block_logits(model, ones, rows, hidden, logits);
+    block_logits(model, ones, rows, hidden, sums, logits);
     for (std::int64_t r = 0; r < rows; ++r) {
       op.out[first + r] = log_prob_of(logits + r * model.dims, op.x, first + r);
     }
@@ -100,12 +103,13 @@ void block_slopes(const NadeLogProbVjp& op, const Nade& model, const Blocks& blo
   float* slopes = blocks.slopes_of(block);
   if (!nade_pack(op.x, first, rows, ones)) return wrong.raise();
   const bool given = op.logits.given();
-  Scratch scratch(given ? 0 : NadeHidden::bytes(model.hidden) + 4 * nade_rows * dims + 64);
+  Scratch scratch(given ? 0 : NadeHidden::bytes(model.hidden) + 8 * nade_rows * dims + 128);
   const float* logits = given ? op.logits.row(first) : nullptr;
   if (!given) {
     NadeHidden hidden(scratch, model.hidden);
+    auto* sums = scratch.carve<float>(nade_rows * dims);
     auto* computed = scratch.carve<float>(nade_rows * dims);
-    block_logits(model, ones, rows, hidden, computed);
+    block_logits(model, ones, rows, hidden, sums, computed);
     logits = computed;
   }
   for (int r = 0; r < rows; ++r)

@@ -80,18 +80,23 @@ GENCORE_INLINE void meet_lanes(F (&v)[8]) {
   }
 }
 
-// out[r] = the sum of the lanes of v[r].
-GENCORE_INLINE void sum_lanes_of_8(F (&v)[8], float out[8]) {
-  meet_lanes<8, lanes / 2>(v);
-  if constexpr (lanes <= 8) {
+// The sums of a block's rows in whole vectors: in the first 8 lanes, or in two vectors of 4.
+constexpr int row_parts = lanes < nade_rows ? nade_rows / lanes : 1;
+struct RowSums {
+  F part[row_parts];
+
+  GENCORE_INLINE void store_to(float* p) const {
     GENCORE_UNROLL
-    for (int i = 0; i < 8 / lanes; ++i) store(out + i * lanes, v[i]);
-  } else {
-    float twice[lanes];
-    store(twice, v[0]);
-    GENCORE_UNROLL
-    for (int r = 0; r < 8; ++r) out[r] = twice[r * lanes / 8];
+    for (int i = 0; i < row_parts; ++i) store_up_to(p + i * lanes, part[i], nade_rows);
   }
+};
+GENCORE_INLINE RowSums sum_lanes_of_8(F (&v)[8]) {
+  meet_lanes<8, lanes / 2>(v);
+  if constexpr (lanes > nade_rows) v[0] = __builtin_shuffle(v[0], (I)(iota() * (lanes / nade_rows) % lanes));
+  RowSums sums;
+  GENCORE_UNROLL
+  for (int i = 0; i < row_parts; ++i) sums.part[i] = v[i];
+  return sums;
 }
 
 // The hidden units of a block: a and h = logistic(a) of each row, padded with zeros to whole vectors. Vector k of row r is
@@ -123,14 +128,14 @@ class NadeHidden {
     for (; j < n_; j += lanes) add_vectors<1>(a, h, w, j);
   }
 
-  // out[r] = v . h of every row.
-  GENCORE_INLINE void dot(const float* v, float out[nade_rows]) const {
+  // v . h of every row.
+  GENCORE_INLINE RowSums dot(const float* v) const {
     F sums[nade_rows] = {};
     const float* h = h_;
     std::int64_t j = 0;
     for (; j + lanes <= n_; j += lanes, h += nade_rows * lanes) add_products(sums, load(v + j), h);
     if (j < n_) add_products(sums, load_first(v + j, static_cast<int>(n_ - j)), h);
-    sum_lanes_of_8(sums, out);
+    return sum_lanes_of_8(sums);
   }
 
  private:

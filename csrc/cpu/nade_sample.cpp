@@ -9,7 +9,7 @@ namespace {
 
 using autoregressive::NadeSample;
 
-constexpr int draw_lanes = lanes > nade_rows ? lanes : nade_rows;  // the rows of a block in whole vectors
+constexpr int draw_lanes = row_parts * lanes;  // the rows of a block in whole vectors
 
 // From the head h of u, 16 bits: x / T above `sure` is drawn, below `never` it is not, whatever the tail. log odds of
 // (h + 1) / 2^16 and h / 2^16, times the temperature T, with room for the rounding of both sides: 8 roundings of odds
@@ -53,17 +53,18 @@ class Sampler {
   Sampler(const NadeSample& op, std::int64_t first_row) : op_(op), first_row_(first_row) {}
 
   // Bit r: whether unit d of row r is drawn.
-  GENCORE_INLINE unsigned draw(std::int64_t d, const float* logits, const float* sure, const float* never) {
+  GENCORE_INLINE unsigned draw(std::int64_t d, const RowSums& logits, const float* sure, const float* never) {
     unsigned drawn = 0, possible = 0;
     GENCORE_UNROLL
-    for (int r = 0; r < nade_rows; r += lanes) {
-      const F logit = load(logits + r);
+    for (int i = 0; i < row_parts; ++i) {
+      const int r = i * lanes;
+      const F logit = logits.part[i];
       drawn |= bits(less(load(sure + r), logit)) << r;
       possible |= (bits(less_equal(logit, load(never + r))) ^ ((1u << lanes) - 1)) << r;  // NaN, too
     }
     for (unsigned open = possible & ~drawn & all_rows; __builtin_expect(open != 0, 0); open &= open - 1) {
       const int r = __builtin_ctz(open);
-      if (decide(d, r, logits[r])) drawn |= 1u << r;
+      if (decide(d, r, logits.part[r / lanes][r % lanes])) drawn |= 1u << r;
     }
     return drawn & all_rows;
   }
@@ -121,9 +122,8 @@ void sample_block(const NadeSample& op, const Nade& model, std::int64_t first, s
     const std::int64_t d = model.at(i);
     unsigned ones = given[d] & keep[d];
     if ((~keep[d] & present) != 0) {
-      float logits[draw_lanes] = {};
-      hidden.dot(model.v + d * model.hidden, logits);
-      for (int r = 0; r < nade_rows; ++r) logits[r] += model.b[d];
+      RowSums logits = hidden.dot(model.v + d * model.hidden);
+      for (F& part : logits.part) part += splat(model.b[d]);
       ones |= sampler.draw(d, logits, sure + nade_rows * d, never + nade_rows * d) & ~static_cast<unsigned>(keep[d]);
     }
     ones &= present;
