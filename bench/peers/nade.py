@@ -135,7 +135,7 @@ def nade_numba(p: Nade, threads: int) -> Candidate:
 @does("nade_sample", "torch")
 def nade_sample_torch(p: Nade, threads: int) -> Candidate:
     torch = torch_with(threads)
-    w, c, v, b = tensors(torch, *p.params)
+    w, c, v, _ = tensors(torch, *p.params)
     n, dims = p.x.shape
     rows, columns, biases = list(w), list(v), p.params.b.tolist()
 

@@ -56,10 +56,11 @@ GENCORE_API void register_cuda_table(const Table* table);
 
 // The kernel sources; each is compiled once per ISA level, into a namespace of that name, and fills its slots there.
 // CMakeLists.txt lists the same names.
-#define GENCORE_SOURCES(X)                                                                                           \
-  X(dense)                                                                                                           \
-  X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step) X(nade) \
-      X(nade_sample)
+// clang-format off
+#define GENCORE_SOURCES(X)                                                                     \
+  X(dense) X(dense_loss) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) \
+  X(optim) X(optim_step) X(nade) X(nade_sample)
+// clang-format on
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
 #define GENCORE_DECLARE_LEVEL(level)    \

@@ -55,7 +55,7 @@ def nade_log_prob(
 
     Gradient: to w, c, v and b, by `nade_log_prob_vjp`, of any order.
 
-    Work: N D H multiply-adds, and H logistic functions for each one in ``x``. Extra memory: ``64 H + 32 D`` bytes a
+    Work: N D H multiply-adds, and H logistic functions for each one in ``x``. Extra memory: ``64 H + 65 D`` bytes a
     thread; with Tensors among the parameters also the logits, ``4 N D`` bytes, which the gradient starts from.
 
     Examples
@@ -193,7 +193,7 @@ def nade_sample(
     whose rounding another ISA level or device may decide otherwise for a draw within it, once in about a million.
 
     Work: as `nade_log_prob`; dimensions that are given to eight rows side by side cost no product. Extra memory:
-    ``64 H + 34 D`` bytes a thread.
+    ``64 H + 66 D`` bytes a thread.
 
     Examples
     --------

@@ -31,7 +31,7 @@ struct NadeParameters {
 };
 
 // out[n] = log p(x[n]); logits[n, d] = logit_d, if asked for. Sums over dimensions are float64. Work: N D H multiply-adds,
-// and H logistic functions for each one in x. Extra memory: 64 H + 32 D bytes a thread.
+// and H logistic functions for each one in x. Extra memory: 64 H + 65 D bytes a thread.
 struct NadeLogProb : OpBase, NadeParameters {
   static constexpr const char* name = "autoregressive.nade_log_prob";
   ConstStates x{};         // (N, D)
@@ -76,7 +76,7 @@ struct NadeLogProbVjp : OpBase, NadeParameters {
 };
 
 // Draws x dimension after dimension, x_d = 1 with probability logistic(logit_d / temperature), resolved to 2^-32. Where
-// mask is 1, x_d is given_d instead. Parameters may not make NaN of a logit. Extra memory: 64 H + 34 D bytes a thread.
+// mask is 1, x_d is given_d instead. Parameters may not make NaN of a logit. Extra memory: 64 H + 66 D bytes a thread.
 struct NadeSample : sample::Coordinates, NadeParameters {
   static constexpr const char* name = "autoregressive.nade_sample";
   Matrix<std::uint8_t> out{};         // (n, D)

@@ -27,21 +27,28 @@ class Parameters(NamedTuple):
         return Parameters(*(a.astype(float) for a in self))
 
 
-def gradients(params: Parameters, x: Array, weights: Array) -> tuple[Array, list[Array], list[Array]]:
-    """Log-probabilities of the rows of x, the gradients of their weighted sum, and the sums of its terms' magnitudes."""
+def forward(params: Parameters, x: Array) -> tuple[list[Array], Array]:
+    """Hidden units before each dimension, and the logits (N, D)."""
     w, c, v, b = params.precise()
-    a, x = np.tile(c, (len(x), 1)), x.astype(float)
-    hidden, log_prob, slopes = [], np.zeros(len(x)), []
+    a, hidden, logits = np.tile(c, (len(x), 1)), [], np.empty(x.shape)
     for d in range(len(b)):
         hidden.append(reference.logistic(a))
-        logit = b[d] + hidden[d] @ v[d]
-        log_prob += x[:, d] * logit - reference.softplus(logit)
-        slopes.append(weights * (x[:, d] - reference.logistic(logit)))
+        logits[:, d] = b[d] + hidden[d] @ v[d]
         a = a + x[:, d : d + 1] * w[d]
+    return hidden, logits
+
+
+def gradients(params: Parameters, x: Array, weights: Array) -> tuple[Array, list[Array], list[Array]]:
+    """Log-probabilities of x, gradients of their weighted sum, and these with the magnitude of each term."""
+    w, c, v, b = params.precise()
+    x = x.astype(float)
+    hidden, logits = forward(params, x)
+    log_prob = np.sum(x * logits - reference.softplus(logits), axis=1)
+    slopes = (weights[:, None] * (x - reference.logistic(logits))).T
     sums = [[np.zeros_like(p) for p in (w, c, v, b)] for _ in range(2)]
     for magnitude, found in enumerate(sums):
         of = np.abs if magnitude else np.asarray
-        da = np.zeros_like(a)
+        da = np.zeros((len(x), len(c)))
         for d in reversed(range(len(b))):
             h, g = hidden[d], of(slopes[d])
             found[0][d] = x[:, d] @ da
@@ -88,10 +95,11 @@ class Nade:
         return found
 
     def statistics(self, x: Array) -> Array:
-        """Of each row: its units, products of neighbours, and its log-probability."""
+        """Of each row: its log-probability, its units, and products of neighbours."""
         x = np.asarray(x, float)
-        log_prob = gradients(self.params, x, np.zeros(len(x)))[0]
-        return np.column_stack([x, x * np.roll(x, 1, axis=1), log_prob])
+        logits = forward(self.params, x)[1]
+        log_prob = np.sum(x * logits - reference.softplus(logits), axis=1)
+        return np.column_stack([log_prob, x, x * np.roll(x, 1, axis=1)])
 
     @cached_property
     def want_samples(self) -> Array:
@@ -100,8 +108,9 @@ class Nade:
 
     def check_sample(self, candidate: Candidate) -> str:
         """`sample() -> states (N, D)`, new ones each time."""
-        got = np.concatenate([self.statistics(candidate.sample()) for _ in range(4)])
-        return reference.same_distribution("samples", got, self.want_samples)
+        got, want = np.concatenate([self.statistics(candidate.sample()) for _ in range(4)]), self.want_samples
+        found = reference.same_distribution("log-probabilities", got[:, :1], want[:, :1])
+        return f"{found}; {reference.same_distribution('samples', got[:, 1:], want[:, 1:])}"
 
 
 @lru_cache
@@ -109,7 +118,8 @@ def _nade(tiny: bool) -> Nade:
     rows, dims, hidden = (20, 36, 20) if tiny else (100, 784, 500)
     x = reference.synthetic_rbm(dims, hidden, 30 if tiny else 128).v[:rows]
     rng = np.random.default_rng(22)
-    w, v = (rng.normal(0, 0.05, (dims, hidden)).astype(np.float32) for _ in "wv")
+    # Hidden units that see enough to swing: independent dimensions would be found out.
+    w, v = (rng.normal(0, scale, (dims, hidden)).astype(np.float32) for scale in (0.2, 0.1))
     c = rng.normal(0, 0.1, hidden).astype(np.float32)
     rate = (x.sum(0) + 1) / (len(x) + 2)
     # Samples have about the data's rates: the mean field of a half-on hidden layer is taken off.
