@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from reference import nade
+from reference import nade, philox
 from reference.differences import curvature, derivatives, dot, slope
 from reference.rounding import U
+from reference.sampling import MARGIN
 from scipy.stats import chi2
 
 import gencore as gc
@@ -274,6 +275,24 @@ def test_bits_follow_from_the_coordinates(threads):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     for other in ({"key": 4, "step": 2}, {"key": 3, "step": 1}, {"key": 3, "step": 2, "first_row": 50}):
         assert np.mean(autoregressive.nade_sample(*args, 50, **other) != whole) > 0.1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_every_bit_of_a_uniform_counts(temperature):
+    """Two million draws, of which the first 16 bits leave some thirty open; dimensions without hidden units."""
+    n, d = 20_000, 100
+    b = np.linspace(-6, 6, d).astype(np.float32)
+    nothing = np.zeros((d, 0), np.float32)
+    x = autoregressive.nade_sample(nothing, nothing[0], nothing, b, n, key=5, temperature=temperature)
+    u = philox.uniforms_of_32_bits(5, philox.NADE, 0, np.arange(n), d)
+    e = np.exp(-np.abs(b.astype(np.float64)) / float(np.float32(temperature)))
+    threshold = np.where(b > 0, 1.0, e)
+    distance = u * (1 + e) - threshold
+    clear = np.abs(distance) > (MARGIN + U * np.abs(b)) * threshold  # the quotient's rounding, too
+    open_by_head = np.floor(u * 2**16) == np.floor(threshold / (1 + e) * 2**16)
+    assert np.sum(clear & open_by_head) > 10
+    np.testing.assert_array_equal(x[clear], (distance < 0)[clear])
+    assert np.mean(clear) > 0.9999
 
 
 def test_a_generator_hands_out_keys():
