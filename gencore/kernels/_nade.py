@@ -64,7 +64,7 @@ def nade_log_prob(
     >>> w, v = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
     >>> c, b = np.zeros(3, np.float32), np.array([0, 100], np.float32)
     >>> nade_log_prob(np.array([[0, 0], [1, 1]], np.uint8), w, c, v, b)
-    array([-100.6931472,   -0.6931472], dtype=float32)
+    array([-100.693146 ,   -0.6931472], dtype=float32)
     """
     if any(isinstance(a, Tensor) for a in (x, w, c, v, b)):
         result: Float32Array = _log_prob_and_logits(x, w, c, v, b, order=order)[0]
