@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE))
 from gencore._bench import Entry, main  # noqa: E402
 from gencore._bench.registry import PEERS  # noqa: E402
 
-MODULES = ("dense", "sample", "rbm_chains", "rbm_likelihood", "optim", "autograd", "vae", "pixels")
+MODULES = ("dense", "sample", "rbm_chains", "rbm_likelihood", "optim", "autograd", "vae", "pixels", "nade")
 
 
 def load_peers() -> None:

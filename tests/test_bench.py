@@ -153,6 +153,19 @@ def wrong_ais(p: works.rbm_likelihood.Ais) -> Any:
     return reference.ais_log_weights(p.rbm, p.betas[:-1], p.n_runs, RNG)
 
 
+def wrong_nade(p: works.nade.Nade) -> Any:
+    """One dimension is left out of what the later ones see."""
+    w = p.params.w.copy()
+    w[p.x.sum(0).argmax()] = 0
+    weights = np.full(len(p.x), 1 / len(p.x))
+    return works.nade.gradients(p.params._replace(w=w), p.x, weights)[:2]
+
+
+def wrong_nade_sample(p: works.nade.Nade) -> Any:
+    """The same random numbers in every row."""
+    return np.repeat(works.nade.draw(p.params, 1, RNG), len(p.x), axis=0)
+
+
 def wrong_adam(p: works.optim.Adam) -> Any:
     """Without the corrections of the first steps."""
     m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
@@ -193,6 +206,8 @@ def wrong_iwae(p: works.vae.Iwae, n_samples: int) -> Any:
         ("iwae", wrong_iwae),
         ("iwae", lambda p, n: -reference.free_energy(reference.synthetic_rbm(36, 20, 30), p.x)),
         ("adam", wrong_adam),
+        ("nade", wrong_nade),
+        ("nade_sample", wrong_nade_sample),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
         ("ais", wrong_ais),
@@ -221,6 +236,21 @@ def test_a_mean_in_place_of_a_hidden_draw_is_refused() -> None:
     check(p, good)
     with pytest.raises(reference.Disagreement, match="distribution"):
         check(p, Candidate(lambda: None, lambda v: wrong_gibbs(p, v)))
+
+
+def test_hidden_units_that_see_nothing_are_refused() -> None:
+    """At full size: their samples have the right rates, nearly, and too small a log-probability."""
+    p = works.WORKS["nade_sample"].problem(False)
+    rng = np.random.default_rng(6)
+
+    def sampler(params: works.nade.Parameters) -> Candidate:
+        return Candidate(lambda: None, lambda: works.nade.draw(params, len(p.x), rng))
+
+    p.check_sample(sampler(p.params))
+    seen = reference.logistic(p.params.c + p.x.mean(0) @ p.params.w)
+    blind = p.params._replace(w=np.zeros_like(p.params.w), c=np.log(seen / (1 - seen)))
+    with pytest.raises(reference.Disagreement, match="distribution"):
+        p.check_sample(sampler(blind))
 
 
 def test_the_reference_passes_its_own_check() -> None:
@@ -272,6 +302,24 @@ def test_gradients_of_the_reference_vae() -> None:
         want = sum(float((grads[i] * directions[i]).sum()) for i in chosen)
         # Step 1e-4: the third derivative leaves 1e-8 of some hundreds, rounding 1e-16 / 1e-4 of 15.
         assert (loss(1e-4, only) - loss(-1e-4, only)) / 2e-4 == pytest.approx(want, rel=1e-5, abs=1e-6), only
+
+
+def test_gradients_of_the_reference_nade() -> None:
+    """Against central differences, and states of four dimensions have probabilities that sum to one."""
+    rng = np.random.default_rng(5)
+    params = works.nade.Parameters(*(rng.normal(0, 1, shape) for shape in ((4, 3), (3,), (4, 3), (4,))))
+    x = np.arange(16)[:, None] >> np.arange(4) & 1
+    weights, directions = rng.standard_normal(16), [rng.standard_normal(a.shape) for a in params]
+    log_prob, grads, magnitudes = works.nade.gradients(params, x, weights)
+    assert np.exp(log_prob).sum() == pytest.approx(1)
+
+    def value(t: float) -> float:
+        moved = works.nade.Parameters(*(a + t * d for a, d in zip(params, directions, strict=True)))
+        return float(weights @ works.nade.gradients(moved, x, weights)[0])
+
+    want = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
+    assert (value(1e-5) - value(-1e-5)) / 2e-5 == pytest.approx(want, rel=1e-7)
+    assert all(np.all(np.abs(g) <= m + 1e-12) for g, m in zip(grads, magnitudes, strict=True))
 
 
 def test_reference_vae_likelihood_is_that_of_quadrature() -> None:

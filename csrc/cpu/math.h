@@ -136,6 +136,52 @@ GENCORE_INLINE F logistic(F x) {
   return select(less(splat(0.0f), x), splat(1.0f), e) / (1.0f + e);
 }
 
+// The same for x >= -87, and what it is there, 1.6e-38, below. 6.1 ulp at the far end, less than 2.5 + |x| / 20.
+// Faster where 32 numbers can be looked up at once: e^-x = 2^(n / 32) e^r, so that a square is enough of e^r, and there
+// is no division.
+template <int N>
+GENCORE_INLINE void logistic_from_87_each(F (&x)[N]) {
+#if defined(GENCORE_AVX512)
+  // 2^(i / 32) without i at the place where n adds it: bits, less i 2^18.
+  static constexpr std::uint32_t table[32] = {
+      0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3, 0x3f78f4f0,
+      0x3f7837f0, 0x3f778d3a, 0x3f76f532, 0x3f767043, 0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6,
+      0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be, 0x3f76248c, 0x3f76a81e,
+      0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3};
+  F low, high, r[N], power[N];
+  std::memcpy(&low, table, sizeof low);
+  std::memcpy(&high, table + lanes, sizeof high);
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    x[i] = min(splat(87.0f), max(splat(-87.0f), x[i]));
+    const F n = fma(x[i], splat(-46.16624130844683f), splat(12582912.0f));
+    power[i] = as_float(as_int(lookup_32(low, high, as_int(n))) + (as_int(n) << 18));
+    r[i] = fma(n - splat(12582912.0f), splat(0.0216608493924983f),
+               x[i]);  // minus what is left of -x, at most ln 2 / 64
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const F slope = fma(r[i], splat(-0.5f), splat(1.00001466f));  // the excess spreads the error of the missing cube
+    x[i] = reciprocal(fma(power[i] * -r[i], slope, power[i] + 1.0f));
+  }
+#else
+  F t[N], p[N];
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    x[i] = -min(splat(87.0f), max(splat(-87.0f), x[i]));
+    t[i] = fma(x[i], splat(1.44269504088896341f), splat(12582912.0f + 127.0f));
+  }
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) x[i] = minus_multiple_of_ln2(x[i], t[i] - splat(12582912.0f + 127.0f));
+  expm1_reduced_each(x, p);
+  GENCORE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const F power = as_float(as_int(t[i]) << 23);
+    x[i] = 1.0f / (1.0f + fma(p[i], power, power));
+  }
+#endif
+}
+
 // ln(1 + t) for t in [0, 1], true where 1 + t rounds, too (Kahan's correction). 2.5 ulp.
 GENCORE_INLINE F log1p_unit(F t) {
   const F u = 1.0f + t;

@@ -76,6 +76,15 @@ GENCORE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m5
 GENCORE_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
 GENCORE_INLINE F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
 GENCORE_INLINE F sqrt(F a) { return (F)_mm512_sqrt_ps((__m512)a); }
+// Element `index` mod 32 of 32.
+GENCORE_INLINE F lookup_32(F low, F high, I index) {
+  return (F)_mm512_permutex2var_ps((__m512)low, (__m512i)index, (__m512)high);
+}
+// 1 / a to 1 ulp, for normal a with a normal reciprocal: an estimate of 14 bits and a step of Newton's.
+GENCORE_INLINE F reciprocal(F a) {
+  const F r = (F)_mm512_rcp14_ps((__m512)a);
+  return fma(fma(-a, r, F{} + 1.0f), r, r);
+}
 GENCORE_INLINE F round(F a) { return (F)_mm512_roundscale_ps((__m512)a, 8); }
 GENCORE_INLINE I round_to_int(F a) { return (I)_mm512_cvtps_epi32((__m512)a); }
 GENCORE_INLINE Mask less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }

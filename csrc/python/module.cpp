@@ -134,6 +134,9 @@ PYBIND11_MODULE(_core, m) {
 #define family optim
   GENCORE_OPTIM_OPS(X)
 #undef family
+#define family autoregressive
+  GENCORE_AUTOREGRESSIVE_OPS(X)
+#undef family
 #undef X
   m.attr("signatures") = signatures;
 

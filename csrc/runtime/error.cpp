@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdio>
+#include <vector>
 
 #include "reject.h"
 
@@ -139,6 +140,25 @@ void reject_logits(const char* op, const char* arg, const Matrix<const float>& l
 void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n) {
   check::finite(op, arg, data, n);
   throw std::logic_error("reject_not_finite: every element is finite");
+}
+
+void reject_overflow(const char* op, const char* arg) {
+  check::fail(op, arg, "to give finite logits", "weights whose sums overflow");
+}
+
+void check_permutation(const char* op, const char* arg, const Vector<const std::int64_t>& order) {
+  if (!order.given()) return;
+  const std::int64_t n = order.shape[0];
+  std::vector<bool> seen(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i) {
+    const bool inside = order[i] >= 0 && order[i] < n;
+    if (inside && !seen[static_cast<std::size_t>(order[i])]) {
+      seen[static_cast<std::size_t>(order[i])] = true;
+      continue;
+    }
+    check::fail(op, arg, "to hold each of 0 to " + std::to_string(n - 1) + " once",
+                std::to_string(order[i]) + (inside ? " again" : "") + " at element " + std::to_string(i));
+  }
 }
 
 }  // namespace gencore::runtime

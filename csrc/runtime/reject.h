@@ -16,4 +16,9 @@ namespace gencore::runtime {
 // Names the first element that is not finite.
 [[noreturn]] void reject_not_finite(const char* op, const char* arg, const float* data, std::int64_t n);
 
+// Weights that are finite, but whose sums are not.
+[[noreturn]] void reject_overflow(const char* op, const char* arg);
+// Names the first element that makes the vector, if it is given, no permutation of 0, 1, ...
+void check_permutation(const char* op, const char* arg, const Vector<const std::int64_t>& order);
+
 }  // namespace gencore::runtime

@@ -2,6 +2,7 @@
 // lower level's, so a missing slot falls through.
 #pragma once
 
+#include "gencore/autoregressive.h"
 #include "gencore/conv.h"
 #include "gencore/dense.h"
 #include "gencore/optim.h"
@@ -38,6 +39,11 @@ struct OptimTable {
   GENCORE_OPTIM_OPS(GENCORE_SLOT)
 #undef family
 };
+struct AutoregressiveTable {
+#define family autoregressive
+  GENCORE_AUTOREGRESSIVE_OPS(GENCORE_SLOT)
+#undef family
+};
 #undef GENCORE_SLOT
 
 struct Table {
@@ -46,6 +52,7 @@ struct Table {
   SampleTable sample;
   RbmTable rbm;
   OptimTable optim;
+  AutoregressiveTable autoregressive;
   double (*fma_rate)(double seconds) = nullptr;
   int (*device_of)(const void* data) = nullptr;  // CUDA's only
 };
@@ -58,11 +65,12 @@ GENCORE_API void register_cuda_table(const Table* table);
 
 // The kernel sources; each is compiled once per ISA level, into a namespace of that name, and fills its slots there.
 // CMakeLists.txt lists the same names.
-#define GENCORE_SOURCES(X) \
-  X(dense)                 \
-  X(dense_loss)            \
-  X(conv)                  \
-  X(pixels) X(pixel_stack) X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition) X(optim) X(optim_step)
+// clang-format off
+#define GENCORE_SOURCES(X)                                                        \
+  X(dense) X(dense_loss) X(conv) X(pixels) X(pixel_stack)                         \
+  X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition)           \
+  X(optim) X(optim_step) X(nade) X(nade_sample)
+// clang-format on
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);
 #define GENCORE_DECLARE_LEVEL(level)    \

@@ -34,6 +34,12 @@ double sin_turn(double t) { return turned(t, 3); }
 double softplus(double x) { return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x))); }
 double logistic(double x) { return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
+F logistic_from_87(F x) {
+  F v[1] = {x};
+  level::logistic_from_87_each(v);
+  return v[0];
+}
+
 F cosine(F t) {
   F c, s;
   level::cos_sin_turn(t, c, s);
@@ -63,6 +69,7 @@ const Function functions[] = {
      0, INFINITY},
     {"log", [](F x) { return level::log(x); }, [](double x) { return std::log(x); }, 0, INFINITY},
     {"logistic", [](F x) { return level::logistic(x); }, logistic, -tail_end, INFINITY},
+    {"logistic_from_87", logistic_from_87, logistic, -87, INFINITY},
     {"log1p_unit", [](F x) { return level::log1p_unit(x); }, [](double x) { return std::log1p(x); }, 0, 1},
     {"softplus", [](F x) { return level::softplus(x); }, softplus, -tail_end, INFINITY},
     {"tanh", [](F x) { return level::tanh(x); }, [](double x) { return std::tanh(x); }, -INFINITY, INFINITY},

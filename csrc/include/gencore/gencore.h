@@ -1,6 +1,7 @@
 // Everything a C++ program needs.
 #pragma once
 
+#include "gencore/autoregressive.h"
 #include "gencore/conv.h"
 #include "gencore/dense.h"
 #include "gencore/dense_loss.h"

@@ -45,6 +45,8 @@ enum Domain : std::uint32_t {
   gumbel = 18,
   relaxed_bernoulli = 19,
   gumbel_softmax = 20,
+  nade_head = 21,
+  nade_tail = 22,
   pixel_head = 23,
   pixel_tail = 24,
   generator_child = 254,  // gencore.Generator: the key is its seed

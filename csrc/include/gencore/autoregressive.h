@@ -1,0 +1,6 @@
+// Autoregressive models: p(x) = prod_d p(x_d | the dimensions before it).
+#pragma once
+
+#include "gencore/nade.h"
+
+#define GENCORE_AUTOREGRESSIVE_OPS(X) GENCORE_NADE_OPS(X)

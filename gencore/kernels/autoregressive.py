@@ -1,0 +1,22 @@
+"""Autoregressive models: ``p(x) = prod_d p(x_d | the dimensions before it)``, with exact likelihoods and samples.
+
+NADE, the neural autoregressive distribution estimator on binary ``x``: from ``a = c``, for each dimension in order ::
+
+    h = logistic(a)
+    logit_d = b_d + v_d . h            p(x_d = 1 | before) = logistic(logit_d)
+    a = a + x_d w_d
+
+- ``w``, ``v`` (D, H), ``c`` (H,), ``b`` (D,): float32; D dimensions, H hidden units;
+- ``x`` (N, D): bool, uint8 or float32 of 0 and 1;
+- ``order`` (D,) int64: a permutation of 0 to D - 1, the dimension that comes first, second, ...; as they lie without
+  it. ``w``, ``v``, ``b`` and ``x`` are indexed by dimension, whatever the order.
+
+Where ``x_d`` is 0, ``a`` and ``h`` stay what they are: hidden units are computed after ones only.
+
+Source: Larochelle & Murray (2011), "The neural autoregressive distribution estimator"; orderings: Uria, Murray &
+Larochelle (2014), "A deep and tractable density estimator".
+"""
+
+from gencore.kernels._nade import nade_log_prob, nade_log_prob_vjp, nade_sample
+
+__all__ = ["nade_log_prob", "nade_log_prob_vjp", "nade_sample"]
