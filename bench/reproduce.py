@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from papers import pixels, rbm, vae
+from papers import autoregressive, rbm, vae
 from papers.common import ROOT, environment
 
-SETTINGS = {**rbm.SETTINGS, **vae.SETTINGS, **pixels.SETTINGS}
+SETTINGS = {**rbm.SETTINGS, **vae.SETTINGS, **autoregressive.SETTINGS}
 
 
 def main() -> int:
