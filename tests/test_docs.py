@@ -1,9 +1,14 @@
-"""Code that the documentation quotes is code of this tree."""
+"""Code that the documentation quotes is code of this tree, and examples print what they say."""
 
+import doctest
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+
+import gencore
 
 ROOT = Path(__file__).resolve().parents[1]
 QUOTE = re.compile(r"<!-- from (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
@@ -36,3 +41,22 @@ def test_files_that_contributing_names_exist() -> None:
     names = {n for n in re.findall(r"`([\w./]+/[\w./]+)`", text) if "FAMILY" not in n and "cuda" not in n}
     assert len(names) > 5
     assert [n for n in sorted(names) if not (ROOT / n).exists()] == []
+
+
+MODULES = [
+    m.name
+    for m in pkgutil.walk_packages(gencore.__path__, "gencore.")
+    if not m.name.startswith(
+        ("gencore._bench", "gencore._cuda", "gencore._core", "gencore.__main__", "gencore.sklearn")
+    )
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_print_what_they_say(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        module = importlib.import_module(name)
+    except ImportError as missing:
+        pytest.skip(str(missing))
+    assert doctest.testmod(module).failed == 0

@@ -95,8 +95,8 @@ def test_an_order_survives_a_file(tmp_path):
 def test_weight_decay_shrinks_both_weights():
     data = gc.datasets.load("digits").train[:300]
     plain, decayed = NADE(64, 20, seed=0), NADE(64, 20, seed=0)
-    plain.fit(data, epochs=10, progress=False)
-    decayed.fit(data, epochs=10, weight_decay=1.0, progress=False)
+    plain.fit(data, epochs=30, lr=3e-3, progress=False)
+    decayed.fit(data, epochs=30, lr=3e-3, weight_decay=1.0, progress=False)
     for name in ("weight", "output_weight"):
         assert (
             np.square(getattr(decayed, name).numpy()).sum()

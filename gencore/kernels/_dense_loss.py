@@ -52,7 +52,7 @@ def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Arr
     Examples
     --------
     >>> bernoulli_log_prob(np.array([[0, 100], [0, -100]], np.float32), np.array([[1, 1]], np.uint8))
-    array([  -0.6931472, -100.6931472], dtype=float32)
+    array([  -0.6931472, -100.693146 ], dtype=float32)
     """
     out = np.empty(_rows(logits), np.float32)
     _core.dense_bernoulli_log_prob(logits=logits, targets=targets, out=out)
@@ -150,7 +150,7 @@ def softmax_cross_entropy(logits: Float32Array, labels: LabelArray) -> Float32Ar
     Examples
     --------
     >>> softmax_cross_entropy(np.array([[0, 0], [30, 0]], np.float32), np.array([1, 0]))
-    array([6.9314718e-01, 9.3576230e-14], dtype=float32)
+    array([6.931472e-01, 9.357623e-14], dtype=float32)
     """
     out = np.empty(_rows(logits), np.float32)
     _core.dense_softmax_cross_entropy(logits=logits, labels=labels, out=out)
@@ -218,7 +218,7 @@ def log_sum_exp(x: Float32Array) -> Float32Array:
     Examples
     --------
     >>> log_sum_exp(np.array([[1000, 1000], [-np.inf, -np.inf]], np.float32))
-    array([1000.6931,     -inf], dtype=float32)
+    array([1000.6932,      -inf], dtype=float32)
     """
     out = np.empty(_rows(x), np.float32)
     _core.dense_log_sum_exp(x=x, out=out)
