@@ -23,6 +23,19 @@ ROWS = {
     "gemm_64x256x256": "matrix product, 64x256x256",
     "gemm_32x64x64": "matrix product, 32x64x64",
     "gemm_1x512x512": "matrix product, 1x512x512",
+    "reparam_10000x100": "Gaussian draw + KL and gradients, 10,000x100",
+    "reparam_50000x20": "Gaussian draw + KL and gradients, 50,000x20",
+    "gumbel": "Gumbel-softmax and gradient, 104,857x10",
+    "adam": "Adam step, 1.3 M parameters",
+    "vae_step": "VAE training step 784-500-500-20, batch 128",
+    "iwae": "IWAE bound of an image, 5,000 draws",
+    "nade": "NADE log-likelihood and gradients, 100 x 784x500",
+    "nade_sample": "NADE, 100 samples",
+    "conv128_forward": "masked conv 3x3 B 128-128, 16 x 32x32",
+    "conv128_both": "masked conv 3x3 B 128-128 and gradients",
+    "conv7x7_both": "masked conv 7x7 A 1-32 and gradients, 16 x 28x28",
+    "pixelcnn_step": "PixelCNN loss and gradients, batch 100",
+    "pixelcnn_sample": "PixelCNN, 16 samples 28x28",
 }
 PEERS = {"NumPy": ("numpy",), "torch": ("torch", "compile")}
 

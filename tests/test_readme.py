@@ -1,5 +1,6 @@
 """The README's programs run as they stand there, and say what is true."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from test_cpp import require
 
 import gencore
@@ -93,8 +95,11 @@ def test_links_lead_somewhere() -> None:
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-def test_the_table_is_the_records() -> None:
-    command, record = re.search(r"<!-- (python bench/table.py (\S+)) -->", TEXT).groups()
+TABLES = re.findall(r"<!-- (python bench/table.py (\S+)) -->", TEXT)
+
+
+@pytest.mark.parametrize(("command", "record"), TABLES)
+def test_a_table_is_its_record(command: str, record: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(gencore.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "bench/table.py", record],
@@ -105,3 +110,13 @@ def test_the_table_is_the_records() -> None:
         check=True,
     )
     assert f"<!-- {command} -->\n{done.stdout}" in TEXT
+
+
+def test_figures_of_papers_are_those_of_the_records() -> None:
+    """Each of our figures in the README's tables is a record's, to its digits."""
+    figures = [
+        json.loads(path.read_text())["test_nll"] for path in (ROOT / "bench/results").glob("reproduce-*.json")
+    ]
+    stated = re.findall(r"\b(8\d\.\d\d|1\d\d\.\d\d)\b", TEXT[TEXT.index("## How right") :])
+    ours = {f"{figure:.2f}" for figure in figures}
+    assert len(ours & set(stated)) >= len(ours) - 2
