@@ -32,6 +32,11 @@ def main() -> int:
         "--results", type=Path, default=ROOT / "bench" / "results", help="folder of the records"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--so-far",
+        action="store_true",
+        help="evaluate what the checkpoint of an unfinished run holds (not rbm)",
+    )
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in SETTINGS]:
         parser.error(f"expected names among {', '.join(SETTINGS)}, received {', '.join(unknown)}")
@@ -40,7 +45,8 @@ def main() -> int:
             print(f"{name:<28} {setting.title:<58} published {setting.published}")
         return 0
     for name in options.names:
-        record = SETTINGS[name].run(name, options.work, options.seed)
+        record = SETTINGS[name].run(name, options.work, options.seed, options.so_far)
+        record["unfinished"] = options.so_far
         record["environment"] = environment()
         record["command"] = f"python bench/reproduce.py {name}" + (
             f" --seed {options.seed}" if options.seed else ""

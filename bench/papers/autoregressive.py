@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gencore as gc
-from papers.common import report
+from papers.common import checkpoint, report
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,20 @@ class Setting:
     fit: dict[str, Any] = field(default_factory=dict)
     data: str = "binarized_mnist"
 
-    def run(self, name: str, work: Path, seed: int) -> dict[str, Any]:
-        """Train to the end (or on to it), evaluate on the test set, return the record."""
-        data = gc.datasets.load(self.data)
-        model = getattr(gc.models, self.kind)(*self.size, seed=seed, **self.model)
-        work.mkdir(parents=True, exist_ok=True)
+    def run(self, name: str, work: Path, seed: int, so_far: bool) -> dict[str, Any]:
+        """Train to the end (or on to it), or take what the checkpoint holds; evaluate on the test set."""
+        data, path = gc.datasets.load(self.data), work / f"{name}.safetensors"
         lr = gc.train.exponential(1e-3, 1e-4)
-        history = model.fit(
-            data.train, epochs=self.epochs, lr=lr, validation=data.valid, callbacks=[report], progress=False,
-            patience=self.patience, checkpoint=work / f"{name}.safetensors", resume=True, **self.fit,
-        )  # fmt: skip
+        kind = getattr(gc.models, self.kind)
+        if so_far:
+            model, records = checkpoint(kind, path)
+        else:
+            model = kind(*self.size, seed=seed, **self.model)
+            work.mkdir(parents=True, exist_ok=True)
+            records = model.fit(
+                data.train, epochs=self.epochs, lr=lr, validation=data.valid, callbacks=[report], progress=False,
+                patience=self.patience, checkpoint=path, resume=True, **self.fit,
+            ).records  # fmt: skip
         start = time.perf_counter()
         log_p = model.log_prob(data.test)
         seconds = time.perf_counter() - start
@@ -46,11 +50,11 @@ class Setting:
             "training": {
                 "data": self.data, "model": self.kind, "size": self.size, **self.model, **self.fit,
                 "epochs": self.epochs, "patience": self.patience,
-                "epochs_done": len(history), "seed": seed, "lr": [lr(x) for x in (0.0, 0.5, 1.0)],
-                "parameters": model.n_parameters(), "seconds": history.records[-1]["seconds"],
-                "updates": history.records[-1]["step"],
+                "epochs_done": len(records), "seed": seed, "lr": [lr(x) for x in (0.0, 0.5, 1.0)],
+                "parameters": model.n_parameters(), "seconds": records[-1]["seconds"],
+                "updates": records[-1]["step"],
             },
-            "curve": history.records,
+            "curve": records,
         }  # fmt: skip
 
 

@@ -20,6 +20,12 @@ def report(model: Any, record: Mapping[str, float]) -> None:
     print(" ".join(f"{k}={v:.5g}" for k, v in record.items()), flush=True)
 
 
+def checkpoint(kind: Any, path: Path) -> tuple[Any, list[dict[str, float]]]:
+    """A model as a training has left it so far, and the records of its epochs."""
+    stored = gc.io.load_model(path, kind.__name__)
+    return kind.load(path), list(stored.state["training"]["history"])
+
+
 def environment() -> dict[str, Any]:
     """Where the figure was made."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)

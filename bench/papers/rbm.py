@@ -26,8 +26,10 @@ class Setting:
     splits: tuple[str, ...] = ("train",)  # what it learns from
     evaluation: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, name: str, work: Path, seed: int) -> dict[str, Any]:
+    def run(self, name: str, work: Path, seed: int, so_far: bool) -> dict[str, Any]:
         """Train to the end (or on to it), evaluate on the test set, return the record."""
+        if so_far:
+            raise SystemExit(f"{name}: --so-far is for models that learn by gc.train.fit")
         data = gc.datasets.load(self.data)
         rows = np.concatenate([getattr(data, split) for split in self.splits])
         model = gc.models.RBM(rows.shape[1], self.n_hidden, seed=seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gencore as gc
-from papers.common import report
+from papers.common import checkpoint, report
 
 
 def stages(n: int) -> tuple[int, gc.train.Schedule]:
@@ -40,16 +40,19 @@ class Setting:
     data: str = "binarized_mnist"
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, name: str, work: Path, seed: int) -> dict[str, Any]:
-        """Train to the end (or on to it), evaluate on the test set, return the record."""
-        data = gc.datasets.load(self.data)
-        model = gc.models.VAE(data.train.shape[1], self.n_latent, seed=seed, **self.model)
-        work.mkdir(parents=True, exist_ok=True)
-        history = model.fit(
-            data.train, epochs=self.epochs, lr=self.lr(), validation=data.valid, callbacks=[report], progress=False,
-            patience=self.patience, checkpoint=work / f"{name}.safetensors", resume=True,
-            optimizer=lambda params: gc.optim.Adam(params, lr=1e-3, eps=self.eps), **self.fit,
-        )  # fmt: skip
+    def run(self, name: str, work: Path, seed: int, so_far: bool) -> dict[str, Any]:
+        """Train to the end (or on to it), or take what the checkpoint holds; evaluate on the test set."""
+        data, path = gc.datasets.load(self.data), work / f"{name}.safetensors"
+        if so_far:
+            model, records = checkpoint(gc.models.VAE, path)
+        else:
+            model = gc.models.VAE(data.train.shape[1], self.n_latent, seed=seed, **self.model)
+            work.mkdir(parents=True, exist_ok=True)
+            records = model.fit(
+                data.train, epochs=self.epochs, lr=self.lr(), validation=data.valid, callbacks=[report],
+                patience=self.patience, checkpoint=path, resume=True, progress=False,
+                optimizer=lambda params: gc.optim.Adam(params, lr=1e-3, eps=self.eps), **self.fit,
+            ).records  # fmt: skip
         start = time.perf_counter()
         likelihood = model.log_likelihood(data.test, self.n_samples, key=1)
         seconds = time.perf_counter() - start
@@ -72,12 +75,12 @@ class Setting:
             "evaluation_seconds": round(seconds, 2),
             "training": {
                 "data": self.data, "n_latent": self.n_latent, **self.model, "epochs": self.epochs,
-                "patience": self.patience, "epochs_done": len(history), "seed": seed,
+                "patience": self.patience, "epochs_done": len(records), "seed": seed,
                 "lr": [self.lr()(x) for x in (0.0, 0.5, 1.0)], "adam_eps": self.eps,
                 **{k: v for k, v in self.fit.items() if not callable(v)}, **self.notes,
-                "seconds": history.records[-1]["seconds"], "updates": history.records[-1]["step"],
+                "seconds": records[-1]["seconds"], "updates": records[-1]["step"],
             },
-            "curve": history.records,
+            "curve": records,
         }  # fmt: skip
 
 
