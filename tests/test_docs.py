@@ -47,7 +47,14 @@ MODULES = [
     m.name
     for m in pkgutil.walk_packages(gencore.__path__, "gencore.")
     if not m.name.startswith(
-        ("gencore._bench", "gencore._cuda", "gencore._core", "gencore.__main__", "gencore.sklearn")
+        (
+            "gencore._bench",
+            "gencore._cuda",
+            "gencore._core",
+            "gencore.__main__",
+            "gencore.sklearn",
+            "gencore._elementwise",
+        )
     )
 ]
 
