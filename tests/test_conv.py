@@ -8,6 +8,7 @@ from cases.dense import ACTIVATIONS, TRUTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import convolution
+from reference.differences import curvature, slope
 from reference.rounding import U
 
 import gencore as gc
@@ -19,21 +20,6 @@ def float32(rng, *shape):
 
 
 # --- gradients ----------------------------------------------------------------------------------------------
-
-
-def slope(f, arrays, directions, h=1e-3):
-    """The derivative of f along directions, in float64; an error of the order h^4."""
-
-    def difference(h):
-        ends = [f(*(a + s * h * d for a, d in zip(arrays, directions, strict=True))) for s in (1, -1)]
-        return (ends[0] - ends[1]) / (2 * h)
-
-    return (4 * difference(h / 2) - difference(h)) / 3
-
-
-def curvature(f, arrays, d, e):
-    """The derivative of that along e."""
-    return slope(lambda *a: slope(f, a, d, 4e-3), arrays, e, 4e-3)
 
 
 LAYERS = {

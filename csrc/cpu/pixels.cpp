@@ -139,16 +139,15 @@ struct Stack {
       maps[i + 1] = {layer[conv::layer_c_out], 1, 0, 0, comes_row_by_row(steps[i]), 0};
       if (steps[i].kind() == conv::Layer::convolve) prepare(op, steps[i], scratch);
     }
-    std::int64_t right[1] = {0};
     for (std::int64_t m = 0; m <= count; ++m) {  // what readers need
-      right[0] = 0;
+      std::int64_t right = 0;
       for (std::int64_t i = 0; i < count; ++i) {
         if (steps[i].kind() != conv::Layer::convolve || steps[i].src() != m) continue;
         maps[m].rows = max_of(maps[m].rows, steps[i].kh() / 2 + 1);
         maps[m].left = max_of(maps[m].left, steps[i].kw() / 2);
-        right[0] = max_of(right[0], steps[i].kw() - 1 - steps[i].kw() / 2);
+        right = max_of(right, steps[i].kw() - 1 - steps[i].kw() / 2);
       }
-      maps[m].width = maps[m].left + columns + right[0];
+      maps[m].width = maps[m].left + columns + right;
       maps[m].begin = floats;
       floats += round_up(maps[m].image_floats() * images_of_task, 16);
     }

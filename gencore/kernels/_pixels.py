@@ -18,8 +18,9 @@ Float32Array = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
 
 _KINDS: Final = {"conv": 0, "add": 1, "relu": 2}
-_C_OUT: Final = 7  # column of the table
-_MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
+_FIELDS: Final = 12  # columns of the table of layers
+_C_OUT: Final = 7  # one of them
+MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
 
 
 class PixelLayer(NamedTuple):
@@ -198,7 +199,7 @@ def _one_by_one(x: Any, params: Sequence[Any], rows: NDArray[np.int64], channel_
     """The same stack, layer by layer, on Tensors."""
     from gencore.kernels import conv  # which imports this module
 
-    masks, activations = list(_MASKS), list(dense.ACTIVATIONS)
+    masks, activations = list(MASKS), list(dense.ACTIVATIONS)
     maps = [x]
     for kind, src, src2, _, _, _, _, _, mask, activation, weight, bias in rows.tolist():
         if kind == _KINDS["add"]:
@@ -268,7 +269,7 @@ def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDAr
             raise ValueError(
                 f"{op}: expected the kind of layer {i} to be conv, add or relu, received {layer.kind!r}"
             )
-        if layer.mask not in _MASKS:
+        if layer.mask not in MASKS:
             raise ValueError(f"{op}: expected the mask of layer {i} to be None, 'A', 'B', 'rows-A' or 'rows-B', "
                              f"received {layer.mask!r}")  # fmt: skip
         kh = kw = 1
@@ -286,6 +287,6 @@ def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDAr
             c_in = c_out = channels.get(layer.src, 0)
         channels[i + 1] = c_out
         code = dense.activation_code(op, layer.activation)
-        rows.append((_KINDS[layer.kind], layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, _MASKS[layer.mask],
+        rows.append((_KINDS[layer.kind], layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, MASKS[layer.mask],
                      code, weight, bias))  # fmt: skip
-    return np.asarray(rows, np.int64).reshape(len(rows), 12), params
+    return np.asarray(rows, np.int64).reshape(len(rows), _FIELDS), params

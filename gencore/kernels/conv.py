@@ -16,7 +16,7 @@ from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
-from gencore.kernels._pixels import PixelLayer, pixel_draw, pixel_sample, pixel_stack
+from gencore.kernels._pixels import MASKS, PixelLayer, pixel_draw, pixel_sample, pixel_stack
 
 __all__ = [
     "PixelLayer",
@@ -32,7 +32,6 @@ Float32Array = NDArray[np.float32]
 Mask = Literal["A", "B", "rows-A", "rows-B"]
 Pair = int | tuple[int, int]
 
-_MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
 _FLOAT32: Final = np.dtype(np.float32)
 
 
@@ -158,11 +157,11 @@ def masked_conv2d(
            [2., 4., 3.]], dtype=float32)
     """
     op = "conv.masked_conv2d"
-    if mask not in _MASKS or mask is None:
+    if mask not in MASKS or mask is None:
         raise ValueError(f"{op}: expected mask to be 'A', 'B', 'rows-A' or 'rows-B', received {mask!r}")
     pads = tuple(k // 2 for k in _kernel(op, "weight", weight))
     return _convolve(
-        op, x, weight, bias, (1, 1), pads, None, activation, mask=_MASKS[mask], groups=channel_groups
+        op, x, weight, bias, (1, 1), pads, None, activation, mask=MASKS[mask], groups=channel_groups
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gencore import io, optim
 from gencore.autograd import Tensor
@@ -15,7 +16,7 @@ from gencore.nn import Module
 from gencore.random import Generator, KeyLike
 from gencore.train import Schedule
 
-__all__ = ["NeuralModel", "chunks", "make_optimizer"]
+__all__ = ["NeuralModel", "chunks", "logits_of_rates", "make_optimizer"]
 
 
 class NeuralModel(Module):
@@ -80,6 +81,12 @@ class NeuralModel(Module):
 def chunks(n: int, size: int) -> list[slice]:
     """Cut n rows into stretches of at most `size`."""
     return [slice(begin, min(n, begin + size)) for begin in range(0, n, max(size, 1))]
+
+
+def logits_of_rates(data: NDArray[Any]) -> NDArray[np.float32]:
+    """Logits of the data's rates, as if one row more of 0 and one of 1 had been seen."""
+    rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
+    return np.asarray(np.log(rate / (1 - rate))).astype(np.float32)
 
 
 _OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {

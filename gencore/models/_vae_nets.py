@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gencore._checks import is_count
 from gencore.autograd import logistic, no_grad, softplus
 from gencore.kernels import dense, sample
+from gencore.models._neural import logits_of_rates
 from gencore.nn import Linear, Module, mlp
 from gencore.random import Generator, KeyLike
 
@@ -260,11 +261,10 @@ class BernoulliLikelihood:
 
     def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
         """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
-        rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
-        _set_bias(heads[0], np.log(rate / (1 - rate)))
+        _set_bias(heads[0], logits_of_rates(data))
 
 
-def _set_bias(head: Linear, value: NDArray[np.float64]) -> None:
+def _set_bias(head: Linear, value: NDArray[Any]) -> None:
     assert head.bias is not None
     with no_grad():
         head.bias[...] = value.astype(np.float32)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,20 @@ from gencore._checks import count
 from gencore._states import as_states
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import autoregressive
-from gencore.models._neural import NeuralModel, chunks, make_optimizer
+from gencore.models._exact import ExactModel, Method
+from gencore.models._neural import logits_of_rates
 from gencore.nn import init
 from gencore.nn.module import parameter
-from gencore.random import Generator, Key, KeyLike, as_key
+from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
-from gencore.train.fit import ModuleTraining, Options
+from gencore.train.fit import Options
 
 __all__ = ["NADE"]
 
 _ROWS = 1000  # whose log-probability is computed at a time
 
 
-class NADE(NeuralModel):
+class NADE(ExactModel):
     """Exact autoregressive model of binary vectors: one hidden layer, whose weights all conditionals share.
 
     ``P(x_d = 1 | x before d) = logistic(b_d + v_d . logistic(c + sum of w_e x_e over e before d))``.
@@ -62,16 +63,12 @@ class NADE(NeuralModel):
     def __init__(
         self, n_visible: int, n_hidden: int, *, order: Sequence[int] | None = None, seed: int = 0
     ) -> None:
-        self.n_visible, self.n_hidden = (
-            count("NADE", "n_visible", n_visible),
-            count("NADE", "n_hidden", n_hidden),
-        )
+        visible, hidden = count("NADE", "n_visible", n_visible), count("NADE", "n_hidden", n_hidden)
         places = None if order is None else [int(d) for d in np.asarray(order).ravel()]
-        if places is not None and sorted(places) != list(range(self.n_visible)):
+        if places is not None and sorted(places) != list(range(visible)):
             raise ValueError(
-                f"NADE: expected order to be a permutation of 0 to {self.n_visible - 1}, received {order!r:.60}"
+                f"NADE: expected order to be a permutation of 0 to {visible - 1}, received {order!r:.60}"
             )
-        visible, hidden = self.n_visible, self.n_hidden
         super().__init__(seed, n_visible=visible, n_hidden=hidden, order=places)
         self.n_visible, self.n_hidden = visible, hidden
         self._order = None if places is None else np.array(places, np.int64)
@@ -95,11 +92,7 @@ class NADE(NeuralModel):
     def log_prob(self, X: Any) -> NDArray[np.float64]:
         """Exact log-probability of each row, nats: (n, n_visible) array_like of 0 and 1 -> (n,) float64."""
         data = as_states("NADE.log_prob", "X", X, self.n_visible)
-        out = np.empty(len(data))
-        with no_grad():
-            for rows in chunks(len(data), _ROWS):
-                out[rows] = np.asarray(self.log_prob_of(data[rows]))
-        return out
+        return self._log_prob_in_parts(data, _ROWS)
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -163,25 +156,18 @@ class NADE(NeuralModel):
         if not (np.isfinite(weight_decay) and weight_decay >= 0):
             raise ValueError(f"NADE.fit: expected weight_decay to be at least 0, received {weight_decay!r}")
 
-        def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
-            loss = -np.mean(self.log_prob_of(batch))
-            fit = -float(loss)
-            if weight_decay > 0:
-                for w in (self.weight, self.output_weight):
-                    loss = loss + 0.5 * weight_decay * np.sum(np.square(w))
-            return loss, {"log_prob": fit}
+        def penalty() -> Any:
+            squares = (np.sum(np.square(w)) for w in (self.weight, self.output_weight))
+            return 0.5 * weight_decay * sum(squares)
 
-        training = ModuleTraining(
-            "NADE.fit", self, objective, data, held_out,
-            make_optimizer("NADE.fit", optimizer, list(self.parameters()), lr), options,
-            generator=self.generator, seed=self.seed, recorded={"weight_decay": float(weight_decay)},
-            shown={"log p": "log_prob", "valid": "validation_log_prob"},
-        )  # fmt: skip
-        if self.steps == 0:  # after all arguments were looked at, and not where a checkpoint goes on
-            rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
+        def start() -> None:
             with no_grad():
-                self.visible_bias[...] = np.log(rate / (1 - rate)).astype(np.float32)
-        return training.run(callbacks, progress)
+                self.visible_bias[...] = logits_of_rates(data)
+
+        return self._learn(
+            data, held_out, optimizer, options, callbacks, progress, start=start,
+            penalty=penalty if weight_decay > 0 else None, recorded={"weight_decay": float(weight_decay)},
+        )  # fmt: skip
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
@@ -189,7 +175,7 @@ class NADE(NeuralModel):
         self,
         n: int,
         *,
-        method: Literal["cached", "naive"] = "cached",
+        method: Method = "cached",
         partial: Any = None,
         temperature: float = 1.0,
         key: KeyLike | None = None,
@@ -216,8 +202,7 @@ class NADE(NeuralModel):
         (n, n_visible) uint8
         """
         n = count("NADE.sample", "n", n)
-        if method not in ("cached", "naive"):
-            raise ValueError(f"NADE.sample: expected method to be 'cached' or 'naive', received {method!r}")
+        self._checked_method(method)
         given, mask = self._partial(partial, n)
         w, c, v, b = (
             p.detach().numpy() for p in (self.weight, self.hidden_bias, self.output_weight, self.visible_bias)
@@ -238,15 +223,6 @@ class NADE(NeuralModel):
         """What is known of each row, and where."""
         if partial is None:
             return None, None
-        array: Any = np.ma.asarray(partial, dtype=float)
-        if array.shape not in ((self.n_visible,), (n, self.n_visible)):
-            raise ValueError(
-                f"NADE.sample: expected partial of shape {(self.n_visible,)} or {(n, self.n_visible)}, "
-                f"received {array.shape}"
-            )
-        hidden = np.ma.getmaskarray(array) | np.isnan(array.filled(0))
-        values = np.where(hidden, 0, array.filled(0)).reshape(-1, self.n_visible)
+        values, mask = self._known(partial, n, (self.n_visible,))
         given = as_states("NADE.sample", "partial", values, self.n_visible)
-        shape = (n, self.n_visible)
-        mask = np.broadcast_to(~hidden.reshape(-1, self.n_visible), shape)
-        return np.ascontiguousarray(np.broadcast_to(given, shape)), np.ascontiguousarray(mask).view(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(given, (n, self.n_visible))), mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +13,15 @@ from gencore import optim
 from gencore._checks import count
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import conv, dense
-from gencore.models._neural import NeuralModel, chunks, make_optimizer
+from gencore.models._exact import ExactModel, Method
 from gencore.nn import MaskedConv2d, Module
-from gencore.random import Generator, Key, KeyLike, as_key
+from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
-from gencore.train.fit import ModuleTraining, Options
+from gencore.train.fit import Options
 
 __all__ = ["PixelCNN"]
 
 Output = Literal["bernoulli", "categorical"]
-Method = Literal["cached", "naive"]
 
 _ROWS = 250  # images whose log-probability is computed at a time
 
@@ -37,7 +36,7 @@ class _Block(Module):
         self.widen = MaskedConv2d(h, 2 * h, 1, "B", channel_groups=groups, key=keys)
 
 
-class PixelCNN(NeuralModel):
+class PixelCNN(ExactModel):
     """Exact autoregressive model of images: each pixel given those before it in raster order, by masked convolutions.
 
     A 7x7 convolution of type A, residual blocks 2h -> h -> h -> 2h whose middle is a 3x3 convolution of type B, two
@@ -149,11 +148,7 @@ class PixelCNN(NeuralModel):
         (n,) float64
         """
         images = self._as_images("PixelCNN.log_prob", "X", X)
-        out = np.empty(len(images))
-        with no_grad():
-            for rows in chunks(len(images), _ROWS):
-                out[rows] = np.asarray(self.log_prob_of(images[rows]))
-        return out
+        return self._log_prob_in_parts(images, _ROWS)
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -208,19 +203,7 @@ class PixelCNN(NeuralModel):
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume
         )  # fmt: skip
-        options.check("PixelCNN.fit")
-
-        def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
-            loss = -np.mean(self.log_prob_of(batch))
-            return loss, {"log_prob": -float(loss)}
-
-        training = ModuleTraining(
-            "PixelCNN.fit", self, objective, data, held_out,
-            make_optimizer("PixelCNN.fit", optimizer, list(self.parameters()), lr), options,
-            generator=self.generator, seed=self.seed, recorded={},
-            shown={"log p": "log_prob", "valid": "validation_log_prob"},
-        )  # fmt: skip
-        return training.run(callbacks, progress)
+        return self._learn(data, held_out, optimizer, options, callbacks, progress, recorded={})
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
@@ -256,10 +239,7 @@ class PixelCNN(NeuralModel):
             0 and 1, or levels.
         """
         n = count("PixelCNN.sample", "n", n)
-        if method not in ("cached", "naive"):
-            raise ValueError(
-                f"PixelCNN.sample: expected method to be 'cached' or 'naive', received {method!r}"
-            )
+        self._checked_method(method)
         given, keep = self._partial(partial, n)
         number = as_key(self.key(key))
         if method == "naive":
@@ -314,17 +294,9 @@ class PixelCNN(NeuralModel):
         """The images to complete, and where they stay."""
         if partial is None:
             return None, None
-        array: Any = np.ma.asarray(partial, dtype=float)
-        hidden = np.ma.getmaskarray(array) | np.isnan(array.filled(0))
-        shapes = (self.shape, (n, *self.shape), self.shape[:2] if self.shape[2] == 1 else self.shape)
-        if array.shape not in shapes:
-            raise ValueError(
-                f"PixelCNN.sample: expected partial of shape {self.shape} or {(n, *self.shape)}, "
-                f"received {array.shape}"
-            )
-        values = np.where(hidden, 0, array.filled(0)).reshape(-1, *self.shape)
+        also = (self.shape[:2],) if self.shape[2] == 1 else ()
+        values, keep = self._known(partial, n, self.shape, *also)
         images = self._as_images("PixelCNN.sample", "partial", values)
-        keep = np.ascontiguousarray(~hidden.reshape(-1, *self.shape)).view(np.uint8)
         return np.ascontiguousarray(np.broadcast_to(images, (n, *self.shape))), keep
 
     def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:

@@ -1,0 +1,91 @@
+"""What models with an exact log-probability share: its computation in parts, learning by it, completion."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore import optim
+from gencore.autograd import Tensor, no_grad
+from gencore.models._neural import NeuralModel, chunks, make_optimizer
+from gencore.random import Key
+from gencore.train import Callback, History
+from gencore.train.fit import ModuleTraining, Options
+
+__all__ = ["ExactModel", "Method"]
+
+Method = Literal["cached", "naive"]
+
+
+class ExactModel(NeuralModel):
+    """A `NeuralModel` that learns by maximum likelihood and draws one dimension after the other."""
+
+    @abstractmethod
+    def log_prob_of(self, x: Any) -> Any:
+        """Log-probability of rows as kernels take them, (n,), differentiable with respect to the parameters."""
+
+    def _log_prob_in_parts(self, data: NDArray[Any], rows: int) -> NDArray[np.float64]:
+        """`log_prob_of` without history, so many rows at a time."""
+        out = np.empty(len(data))
+        with no_grad():
+            for part in chunks(len(data), rows):
+                out[part] = np.asarray(self.log_prob_of(data[part]))
+        return out
+
+    def _learn(
+        self,
+        data: NDArray[Any],
+        held_out: NDArray[Any] | None,
+        optimizer: str | Callable[[list[Tensor]], optim.Optimizer],
+        options: Options,
+        callbacks: Sequence[Callback],
+        progress: bool,
+        *,
+        penalty: Callable[[], Any] | None = None,
+        start: Callable[[], None] | None = None,
+        recorded: Mapping[str, Any],
+    ) -> History:
+        """Maximise the mean log-probability, less the `penalty`; `start` sets parameters before the first update."""
+        name = f"{type(self).__name__}.fit"
+        options.check(name)
+
+        def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
+            loss = -np.mean(self.log_prob_of(batch))
+            fit = -float(loss)
+            return loss if penalty is None else loss + penalty(), {"log_prob": fit}
+
+        assert options.lr is not None
+        training = ModuleTraining(
+            name, self, objective, data, held_out,
+            make_optimizer(name, optimizer, list(self.parameters()), options.lr), options, generator=self.generator,
+            seed=self.seed, recorded=recorded, shown={"log p": "log_prob", "valid": "validation_log_prob"},
+        )  # fmt: skip
+        if (
+            self.steps == 0 and start is not None
+        ):  # after all arguments were looked at, not where a checkpoint goes on
+            start()
+        return training.run(callbacks, progress)
+
+    def _checked_method(self, method: str) -> None:
+        if method not in ("cached", "naive"):
+            raise ValueError(
+                f"{type(self).__name__}.sample: expected method to be 'cached' or 'naive', received {method!r}"
+            )
+
+    def _known(
+        self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """What is known of one example or of n (0 where nothing is), and where: (1 or n, *shape) each."""
+        array: Any = np.ma.asarray(partial, dtype=float)
+        if array.shape not in (shape, (n, *shape), *also):
+            raise ValueError(
+                f"{type(self).__name__}.sample: expected partial of shape {shape} or {(n, *shape)}, "
+                f"received {array.shape}"
+            )
+        hidden = np.ma.getmaskarray(array) | np.isnan(array.filled(0))
+        values = np.where(hidden, 0, array.filled(0)).reshape(-1, *shape)
+        return values, np.ascontiguousarray(~hidden.reshape(-1, *shape)).view(np.uint8)
