@@ -120,6 +120,36 @@ LONG = shlex.split(
 )  # of 440 updates
 
 
+def assert_same_parameters(path, model):
+    """A file's, and those of a model, to the bit."""
+    loaded, expected = type(model).load(path).state_dict(), model.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
+
+
+def assert_refused(command, words, capsys):
+    """Status 2 and one line that holds the words; model.safetensors stays, and no file m is left."""
+    before = Path("model.safetensors").read_bytes()
+    try:
+        status = run(command)
+    except SystemExit as end:
+        status = end.code
+    err = capsys.readouterr().err
+    assert status == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert all(word in err for word in words), err
+    assert Path("model.safetensors").read_bytes() == before
+    assert not Path("m").exists()
+
+
+def assert_diverges(command, capsys):
+    """Status 1 and one line that names the update."""
+    assert run(command) == 1
+    err = capsys.readouterr().err
+    assert re.search(r"became -?(inf|nan) at update \d+ \(epoch 1\)", err)
+    assert len(err.splitlines()) == 1
+
+
 def assert_same_training(path, other):
     a, b = gencore.io.load_model(path), gencore.io.load_model(other)
     assert a.tensors.keys() == b.tensors.keys()
@@ -430,16 +460,7 @@ ERRORS = [
 def test_wrong_input_is_named_in_one_line(command, words, trained, capsys):
     files_for_errors()
     capsys.readouterr()
-    before = Path("model.safetensors").read_bytes()
-    try:
-        status = run(command)
-    except SystemExit as end:
-        status = end.code
-    err = capsys.readouterr().err
-    assert status == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    assert all(word in err for word in words), err
-    assert Path("model.safetensors").read_bytes() == before
+    assert_refused(command, words, capsys)
 
 
 def test_a_traceback_on_demand(monkeypatch):

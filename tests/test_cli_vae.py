@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from test_cli import assert_same_training, run, start_process, wait_for
+from test_cli import (
+    assert_diverges,
+    assert_refused,
+    assert_same_parameters,
+    assert_same_training,
+    run,
+    start_process,
+    wait_for,
+)
 
 import gencore
 from gencore import datasets, io, train
@@ -38,13 +46,6 @@ def trained(bytes_of_trained):
     """model.safetensors: one latent unit, so that integrals over it can be done."""
     Path("model.safetensors").write_bytes(bytes_of_trained)
     return VAE.load("model.safetensors")
-
-
-def assert_same_parameters(path, model):
-    loaded = VAE.load(path).state_dict()
-    expected = model.state_dict()
-    assert loaded.keys() == expected.keys()
-    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
 
 
 # --- train --------------------------------------------------------------------------------------------------
@@ -386,24 +387,11 @@ ERRORS = [
 )
 def test_wrong_input_is_named_in_one_line(command, words, trained, capsys):
     files_for_errors()
-    before = Path("model.safetensors").read_bytes()
-    try:
-        status = run(command)
-    except SystemExit as end:
-        status = end.code
-    err = capsys.readouterr().err
-    assert status == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    assert all(word in err for word in words), err
-    assert Path("model.safetensors").read_bytes() == before
-    assert not Path("m").exists()
+    assert_refused(command, words, capsys)
 
 
 def test_divergence_names_the_update_and_ends_with_status_1(capsys):
-    assert run("train vae --data digits --lr 1e30 --hidden 5 --epochs 1") == 1
-    err = capsys.readouterr().err
-    assert re.search(r"became -?(inf|nan) at update \d+ \(epoch 1\)", err)
-    assert len(err.splitlines()) == 1
+    assert_diverges("train vae --data digits --lr 1e30 --hidden 5 --epochs 1", capsys)
 
 
 def test_an_rbm_keeps_its_defaults(capsys):
