@@ -48,8 +48,17 @@ void lstm(const Lstm& op) {
   parallel_for(tasks.count, [&](std::int64_t task) {
     const std::int64_t begin = tasks.begin(task);
     const Sweep sweep = sequences(begin, tasks.begin(task + 1), steps);
-    const ForwardArrays arrays{op.bias.data, 0, op.x.data, depth, op.h.data, units, op.gates.data, op.cells.data,
-                               row_or_null(op.h0, begin), row_or_null(op.c0, begin), op.c.row(begin)};
+    const ForwardArrays arrays{op.bias.data,
+                               0,
+                               op.x.data,
+                               depth,
+                               op.h.data,
+                               units,
+                               op.gates.data,
+                               op.cells.data,
+                               row_or_null(op.h0, begin),
+                               row_or_null(op.c0, begin),
+                               op.c.row(begin)};
     Scratch local(size_of(ForwardState::floats(sweep, units, depth)) + 64);
     sweep_forward(sweep, panels, arrays, carve(local, ForwardState::floats(sweep, units, depth)));
   });
@@ -97,9 +106,15 @@ void lstm_vjp(const LstmVjp& op) {
   parallel_for(tasks.count, [&](std::int64_t task) {
     const std::int64_t begin = tasks.begin(task), end = tasks.begin(task + 1);
     const Sweep sweep = sequences(begin, end, steps);
-    const BackwardArrays arrays{op.grad_h.data, units, op.gates.data, op.cells.data, grad_z,
-                                row_or_null(op.c0, begin), row_or_null(op.grad_c, begin),
-                                row_or_null(op.grad_h0, begin), row_or_null(op.grad_c0, begin)};
+    const BackwardArrays arrays{op.grad_h.data,
+                                units,
+                                op.gates.data,
+                                op.cells.data,
+                                grad_z,
+                                row_or_null(op.c0, begin),
+                                row_or_null(op.grad_c, begin),
+                                row_or_null(op.grad_h0, begin),
+                                row_or_null(op.grad_c0, begin)};
     Scratch local(size_of(BackwardState::floats(sweep, units)) + 64);
     sweep_backward(sweep, panels, arrays, carve(local, BackwardState::floats(sweep, units)));
     for (std::int64_t i = begin; i < end; ++i) states_before(op, i, before + i * steps * units);
@@ -140,8 +155,15 @@ void map_lstm(const MapLstm& op) {
       return data == nullptr ? nullptr : data + first * channels * h_stride + s * channels * units;
     };
     const ForwardArrays arrays{op.z.data + first * cell_gates * h_stride + s * cell_gates * units,
-                               cell_gates * h_stride, nullptr, 0, of_image(op.h.data, 1), h_stride,
-                               of_image(op.gates.data, cell_gates), of_image(op.cells.data, 1), nullptr, nullptr,
+                               cell_gates * h_stride,
+                               nullptr,
+                               0,
+                               of_image(op.h.data, 1),
+                               h_stride,
+                               of_image(op.gates.data, cell_gates),
+                               of_image(op.cells.data, 1),
+                               nullptr,
+                               nullptr,
                                nullptr};
     Scratch local(size_of(ForwardState::floats(sweep, units, 0)) + 64);
     sweep_forward(sweep, panels(s), arrays, carve(local, ForwardState::floats(sweep, units, 0)));
@@ -184,8 +206,14 @@ void image_vjp(const MapLstmVjp& op, std::int64_t image, std::int64_t s, const S
                const MapWorkspace& work, float* grad_w) {
   const std::int64_t pixels = op.h.shape[1] * op.h.shape[2], h_stride = op.h.shape[3], units = panels.units;
   const std::int64_t first = image * pixels * h_stride + s * units, depth = panels.taps * units;
-  const BackwardArrays arrays{op.grad_h.data + first, h_stride, op.gates.data + cell_gates * first,
-                              op.cells.data + first, op.grad_z.data + cell_gates * first, nullptr, nullptr, nullptr,
+  const BackwardArrays arrays{op.grad_h.data + first,
+                              h_stride,
+                              op.gates.data + cell_gates * first,
+                              op.cells.data + first,
+                              op.grad_z.data + cell_gates * first,
+                              nullptr,
+                              nullptr,
+                              nullptr,
                               nullptr};
   sweep_backward(sweep, panels, arrays, work.state);
   states_met(sweep, units, op.h.data + first, h_stride, work.met);

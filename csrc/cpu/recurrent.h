@@ -241,9 +241,9 @@ struct BackwardArrays {
   const float* grad_h;
   std::int64_t h_stride;
   const float *gates, *cells;
-  float* grad_z;                // as gates
-  const float *c0, *grad_c;     // (positions, units): initial cells, gradient of the last
-  float *grad_h0, *grad_c0;     // (positions, units)
+  float* grad_z;             // as gates
+  const float *c0, *grad_c;  // (positions, units): initial cells, gradient of the last
+  float *grad_h0, *grad_c0;  // (positions, units)
 };
 
 // Memory of a backward sweep: the gradients of two steps' gates, those of the cells, a row of zeros.
@@ -277,7 +277,8 @@ GENCORE_INLINE void back_through_cell(const BackwardArrays& arrays, const Backwa
                                       const At& at) {
   const std::int64_t units = state.units, place = row * cell_gates * arrays.h_stride + unit;
   const float* gates = arrays.gates + place;
-  const F i = at.load(gates), f = at.load(gates + units), g = at.load(gates + 2 * units), o = at.load(gates + 3 * units);
+  const F i = at.load(gates), f = at.load(gates + units), g = at.load(gates + 2 * units),
+          o = at.load(gates + 3 * units);
   const F t = tanh(at.load(arrays.cells + row * arrays.h_stride + unit));
   float* const cells = state.cells + position * units + unit;
   dh += at.load(arrays.grad_h + row * arrays.h_stride + unit);
@@ -285,8 +286,8 @@ GENCORE_INLINE void back_through_cell(const BackwardArrays& arrays, const Backwa
   at.store(cells, dc * f);
   const F dz[cell_gates] = {dc * g * (i * (1.0f - i)), dc * at.load(before + unit) * (f * (1.0f - f)),
                             dc * i * ((1.0f - g) * (1.0f + g)), dh * t * (o * (1.0f - o))};
-  float *const grad = arrays.grad_z + place,
-               *const kept = state.now + (position + state.lead) * cell_gates * units + unit;
+  float *const grad = arrays.grad_z + place, *const kept = state.now + (position + state.lead) * cell_gates * units +
+                                                           unit;
   GENCORE_UNROLL
   for (int k = 0; k < cell_gates; ++k) {
     at.store(grad + k * units, dz[k]);

@@ -1,7 +1,7 @@
 """Long short-term memory along sequences, and along the rows and diagonals of images.
 
-A cell with H units goes from its sums z (4H,), of the gates i, f, g and o one after the other (PyTorch's order), and its
-state before to the next: ``i = logistic(z_i)``, ``f = logistic(z_f)``, ``g = tanh(z_g)``, ``o = logistic(z_o)``,
+A cell with H units goes from its sums z (4H,), of the gates i, f, g and o one after the other (PyTorch's order), and
+its state before to the next: ``i = logistic(z_i)``, ``f = logistic(z_f)``, ``g = tanh(z_g)``, ``o = logistic(z_o)``,
 ``c = f c_before + i g``, ``h = o tanh(c)``.
 
 Weights are (inputs, 4H), as everywhere here: PyTorch's are the transposes, and its two biases are one.
@@ -62,15 +62,15 @@ def lstm(
 
     Notes
     -----
-    Each sum is one chain of fused multiply-adds over the inputs and then the units; the gates are computed while it is in
-    the first-level cache. A sequence's bits do not depend on the others, nor on the number of threads.
+    Each sum is one chain of fused multiply-adds over the inputs and then the units; the gates are computed while it is
+    in the first-level cache. A sequence's bits do not depend on the others, nor on the number of threads.
 
     Gradient: to all inputs, by a kernel that goes back through the steps and makes the gradients of the weights in one
     product over all of them; of any order, beyond the first step by step on Tensors.
 
     Work: ``4 N T H (D + H)`` multiply-adds, forward, and twice that for the gradient. Extra memory: the weights packed
-    once. With Tensors among the inputs, gates and cells of all steps are kept for the gradient, ``20 N T H`` bytes, and it
-    takes as much again.
+    once. With Tensors among the inputs, gates and cells of all steps are kept for the gradient, ``20 N T H`` bytes, and
+    it takes as much again.
 
     Sources: Hochreiter & Schmidhuber (1997), "Long short-term memory"; Gers, Schmidhuber & Cummins (2000), "Learning to
     forget".
@@ -96,16 +96,16 @@ def map_lstm(z: Float32Array, weight: Float32Array, path: Path) -> Float32Array:
     """Run LSTM cells along the pixels of images, given the part z of their sums that does not depend on states.
 
     To z at pixel (y, x) is added the sum over taps j of ``h_j weight[j]``. Along rows, ``h_j`` is h at (y - 1,
-    x + j - taps // 2), and the cell before is that of (y - 1, x). Along diagonals there are two taps, h at (y - 1, x) and at
-    (y, x - 1), and the cell before is that of (y, x - 1). States beyond the image are 0.
+    x + j - taps // 2), and the cell before is that of (y - 1, x). Along diagonals there are two taps, h at (y - 1, x)
+    and at (y, x - 1), and the cell before is that of (y, x - 1). States beyond the image are 0.
 
     Parameters
     ----------
     z : (N, Y, X, S 4F) float32
         Sums of gates, sweep by sweep.
     weight : (S, taps, F, 4F) float32
-        From states to gates. S is 1; or 2 along diagonals, where the second sweep goes from right to left: its second tap
-        and its cell before are those of (y, x + 1).
+        From states to gates. S is 1; or 2 along diagonals, where the second sweep goes from right to left: its second
+        tap and its cell before are those of (y, x + 1).
     path : {"rows", "diagonals"}
         Which pixels are computed side by side: those of a row, or those whose ``y + x`` is the same.
 
@@ -122,19 +122,20 @@ def map_lstm(z: Float32Array, weight: Float32Array, path: Path) -> Float32Array:
     Notes
     -----
     The skewed map of the paper is never made: the diagonals are read where they lie, and only pixels of the image are
-    computed. Each sum is one chain of fused multiply-adds over taps and units, to which z is added. An image's bits do not
-    depend on the others, nor on the number of threads.
+    computed. Each sum is one chain of fused multiply-adds over taps and units, to which z is added. An image's bits do
+    not depend on the others, nor on the number of threads.
 
     Gradient: to z and weight, of any order, beyond the first step by step on Tensors. Work: ``4 S taps N Y X F^2``
-    multiply-adds, and twice that for the gradient. Extra memory: 12 F bytes for each pixel of a step of an image under way;
-    with Tensors, gates and cells are kept for the gradient, ``20 S N Y X F`` bytes.
+    multiply-adds, and twice that for the gradient. Extra memory: 12 F bytes for each pixel of a step of an image under
+    way; with Tensors, gates and cells are kept for the gradient, ``20 S N Y X F`` bytes.
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks".
     """
     if path not in _PATHS:
         raise ValueError(f"recurrent.map_lstm: expected path to be 'rows' or 'diagonals', received {path!r}")
     if isinstance(z, Tensor) or isinstance(weight, Tensor):
-        return _map_kept(z, weight, path=path)[0]  # type: ignore[no-any-return]
+        kept: Float32Array = _map_kept(z, weight, path=path)[0]
+        return kept
     h = np.empty(_map_shape(z), np.float32)
     _core.recurrent_map_lstm(z=z, w=weight, path=_PATHS[path], h=h)
     return h
@@ -287,9 +288,7 @@ def lstm_cell(
     return h, after
 
 
-def _input_to_state(
-    op: str, x: Any, weight: Any, bias: Any, groups: int, *, sweeps: int = 1
-) -> Any:
+def _input_to_state(op: str, x: Any, weight: Any, bias: Any, groups: int, *, sweeps: int = 1) -> Any:
     """The masked convolution of x, its columns in the order of `map_lstm`; units of each gate are cut in groups."""
     if groups == 1:
         if weight.shape[:2] == (1, 1):
@@ -323,7 +322,7 @@ def _sequence_shape(x: Any, w_hidden: Any) -> tuple[int, int, int]:
 
 @primitive
 def _lstm_kept(x: Any, w_input: Any, w_hidden: Any, bias: Any, h0: Any, c0: Any) -> tuple[Any, Any, Any, Any]:
-    """h and c; gates and cells are for the backward pass, and of no gradient to anybody else."""
+    """H and c; gates and cells are for the backward pass, and of no gradient to anybody else."""
     n, steps, hidden = _sequence_shape(x, w_hidden)
     h, c = np.empty((n, steps, hidden), np.float32), np.empty((n, hidden), np.float32)
     gates, cells = np.empty((n, steps, 4 * hidden), np.float32), np.empty((n, steps, hidden), np.float32)
@@ -334,7 +333,15 @@ def _lstm_kept(x: Any, w_input: Any, w_hidden: Any, bias: Any, h0: Any, c0: Any)
 
 
 def _lstm_rule(
-    needs: tuple[bool, ...], g: Any, ans: Any, x: Any, w_input: Any, w_hidden: Any, bias: Any, h0: Any, c0: Any
+    needs: tuple[bool, ...],
+    g: Any,
+    ans: Any,
+    x: Any,
+    w_input: Any,
+    w_hidden: Any,
+    bias: Any,
+    h0: Any,
+    c0: Any,
 ) -> tuple[Any, ...]:
     arguments = (x, w_input, w_hidden, bias, h0, c0)
     grad_h, grad_c = g[:2]
@@ -363,14 +370,24 @@ defvjp(_lstm_kept, joint=_lstm_rule)
 def _through_tape(
     needs: tuple[bool, ...], function: Any, grads: tuple[Any, ...], arguments: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """The gradients of a function of Tensors, themselves recorded."""
+    """The gradients of a function of Tensors, themselves recorded.
+
+    They are partial: arguments may depend on each other, so each goes in by an identity at which its own begins.
+    """
     with enable_grad():
-        leaves = [a if a is None or isinstance(a, Tensor) else tensor(a, requires_grad=True) for a in arguments]
+        leaves = [
+            None if a is None else contiguous(a) if isinstance(a, Tensor) else tensor(a, requires_grad=True)
+            for a in arguments
+        ]
         results = function(*leaves)
-        weighed = [np.sum(g * y) for g, y in zip(grads, results, strict=True) if g is not None]
+        given = [(y, g) for y, g in zip(results, grads, strict=True) if g is not None]
         wanted = [a for a, need in zip(leaves, needs, strict=True) if need and a is not None]
-        found = iter(grad(sum(weighed[1:], weighed[0]), wanted, create_graph=True, allow_unused=True))
-    return tuple(next(found) if need and a is not None else None for a, need in zip(leaves, needs, strict=True))
+        found = iter(
+            grad([y for y, _ in given], wanted, [g for _, g in given], create_graph=True, allow_unused=True)
+        )
+    return tuple(
+        next(found) if need and a is not None else None for a, need in zip(leaves, needs, strict=True)
+    )
 
 
 def _cell(z: Any, c: Any) -> tuple[Any, Any]:
@@ -421,7 +438,14 @@ def _map_rule(needs: tuple[bool, ...], g: Any, ans: Any, z: Any, w: Any, *, path
     h, gates, cells = (plain(a) for a in ans)
     grad_z, grad_w = np.empty(gates.shape, np.float32), np.empty(w.shape, np.float32)
     _core.recurrent_map_lstm_vjp(
-        grad_h=contiguous(g[0]), w=w, path=_PATHS[path], h=h, gates=gates, cells=cells, grad_z=grad_z, grad_w=grad_w
+        grad_h=contiguous(g[0]),
+        w=w,
+        path=_PATHS[path],
+        h=h,
+        gates=gates,
+        cells=cells,
+        grad_z=grad_z,
+        grad_w=grad_w,
     )
     return grad_z, grad_w
 

@@ -45,19 +45,19 @@ struct Lstm : OpBase {
 // bytes, the weights packed once, and for each 32 sequences under way 36 H bytes a sequence.
 struct LstmVjp : OpBase {
   static constexpr const char* name = "recurrent.lstm_vjp";
-  View<const float, 3> grad_h{};           // (N, T, H)
-  Matrix<const float> grad_c{};            // (N, H), optional
-  View<const float, 3> x{};                // (N, T, D)
-  Matrix<const float> w_input{};           // (D, 4H)
-  Matrix<const float> w_hidden{};          // (H, 4H)
-  Matrix<const float> h0{}, c0{};          // (N, H), optional
-  View<const float, 3> h{};                // (N, T, H)
-  View<const float, 3> gates{}, cells{};   // as Lstm left them
-  View<float, 3> grad_x{};                 // (N, T, D), optional
-  Matrix<float> grad_w_input{};            // (D, 4H)
-  Matrix<float> grad_w_hidden{};           // (H, 4H)
-  Vector<float> grad_bias{};               // (4H,)
-  Matrix<float> grad_h0{}, grad_c0{};      // (N, H), optional
+  View<const float, 3> grad_h{};          // (N, T, H)
+  Matrix<const float> grad_c{};           // (N, H), optional
+  View<const float, 3> x{};               // (N, T, D)
+  Matrix<const float> w_input{};          // (D, 4H)
+  Matrix<const float> w_hidden{};         // (H, 4H)
+  Matrix<const float> h0{}, c0{};         // (N, H), optional
+  View<const float, 3> h{};               // (N, T, H)
+  View<const float, 3> gates{}, cells{};  // as Lstm left them
+  View<float, 3> grad_x{};                // (N, T, D), optional
+  Matrix<float> grad_w_input{};           // (D, 4H)
+  Matrix<float> grad_w_hidden{};          // (H, 4H)
+  Vector<float> grad_bias{};              // (4H,)
+  Matrix<float> grad_h0{}, grad_c0{};     // (N, H), optional
 
   void check() const;
   template <class F>
@@ -93,8 +93,8 @@ enum class Path : std::int32_t {
 // X F exponentials. Extra memory: the weights packed once, and 12 F bytes for each pixel of a step of an image under way.
 struct MapLstm : OpBase {
   static constexpr const char* name = "recurrent.map_lstm";
-  View<const float, 4> z{};         // (N, Y, X, S 4F)
-  View<const float, 4> w{};         // (S, taps, F, 4F)
+  View<const float, 4> z{};  // (N, Y, X, S 4F)
+  View<const float, 4> w{};  // (S, taps, F, 4F)
   Path path = Path::rows;
   View<float, 4> h{};               // (N, Y, X, S F)
   View<float, 4> gates{}, cells{};  // as z and h; optional
@@ -115,8 +115,8 @@ struct MapLstm : OpBase {
 // of grad_w, and for each thread 4 taps Y X F bytes and 36 F bytes for each pixel of a step.
 struct MapLstmVjp : OpBase {
   static constexpr const char* name = "recurrent.map_lstm_vjp";
-  View<const float, 4> grad_h{};          // (N, Y, X, S F)
-  View<const float, 4> w{};               // (S, taps, F, 4F)
+  View<const float, 4> grad_h{};  // (N, Y, X, S F)
+  View<const float, 4> w{};       // (S, taps, F, 4F)
   Path path = Path::rows;
   View<const float, 4> h{};               // (N, Y, X, S F)
   View<const float, 4> gates{}, cells{};  // as MapLstm left them
@@ -198,7 +198,8 @@ void map_weights(const Op& op, const View& h) {
   check::in_range(name, "path", static_cast<std::int64_t>(op.path), 0, 1);
   const std::int64_t hidden = op.w.shape[2], sweeps = op.w.shape[0];
   if (op.path == Path::rows) {
-    check::shape(name, "w", op.w, {1, op.w.shape[1], hidden, 4 * hidden}, "one sweep, and four gates of the units of w");
+    check::shape(name, "w", op.w, {1, op.w.shape[1], hidden, 4 * hidden},
+                 "one sweep, and four gates of the units of w");
     check::at_least(name, "the taps of w", op.w.shape[1], 1);
   } else {
     check::in_range(name, "the sweeps of w", sweeps, 1, 2);
