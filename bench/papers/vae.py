@@ -132,7 +132,9 @@ SETTINGS = {
     # Section 5.3 of the IWAE paper trains a VAE on with k = 50 and loses 0.1 nats to training with k = 50 throughout.
     "iwae-1-warm": replace(
         _burda("IWAE, 1 stochastic layer, k=50 after k=1", "87.10 (k=50 throughout)", 1, 50, 5),
-        epochs=100, lr=lambda: gc.train.exponential(3e-4, 1e-4), first=_burda("", "", 1, 1, 6),
+        epochs=100,
+        lr=lambda: gc.train.exponential(3e-4, 1e-4),
+        first=_burda("", "", 1, 1, 6),
         notes={"before": "k = 1, six stages, 364 epochs"},
     ),
     "concrete-bernoulli": _jang("bernoulli", "Gumbel-softmax", "105.0"),
