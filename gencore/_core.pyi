@@ -79,6 +79,23 @@ def dense_log_sum_exp_vjp(
     x: Array | None = None,
     grad_x: Array | None = None,
 ) -> None: ...
+def dense_logistic_mixture_log_prob(
+    *,
+    params: Array | None = None,
+    x: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_logistic_mixture_log_prob_vjp(
+    *,
+    grad: Array | None = None,
+    params: Array | None = None,
+    x: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    grad_params: Array | None = None,
+) -> None: ...
 def sample_uniform(
     *,
     out: Array | None = None,
@@ -386,7 +403,10 @@ def conv_pixel_sample(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     levels: int | None = None,
+    n_mixtures: int | None = None,
     temperature: float | None = None,
     given: Array | None = None,
     keep: Array | None = None,
@@ -398,6 +418,8 @@ def conv_pixel_sample(
 def conv_pixel_draw(
     *,
     logits: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
     unit: int | None = None,
     temperature: float | None = None,
     out: Array | None = None,
@@ -410,6 +432,8 @@ def conv_stack_forward(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     x: Array | None = None,
     out: Array | None = None,
 ) -> None: ...
@@ -418,6 +442,8 @@ def conv_stack_vjp(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     x: Array | None = None,
     grad: Array | None = None,
     grads: Arrays | None = None,

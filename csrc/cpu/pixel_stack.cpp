@@ -7,6 +7,7 @@
 #include "../runtime/table.h"
 #include "activation.h"
 #include "conv_kernels.h"
+#include "gate.h"
 #include "gencore/pixels.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -22,6 +23,7 @@ constexpr std::int64_t image_groups = 16;  // whose gradients are summed apart
 struct Row {
   const std::int64_t* l;
   std::int64_t groups;
+  std::int64_t label;  // of the image
 
   Layer kind() const { return static_cast<Layer>(l[conv::layer_kind]); }
   std::int64_t src() const { return l[conv::layer_src]; }
@@ -31,6 +33,11 @@ struct Row {
   std::int64_t weight() const { return l[conv::layer_weight]; }
   std::int64_t bias() const { return l[conv::layer_bias]; }
   dense::Activation activation() const { return static_cast<dense::Activation>(l[conv::layer_activation]); }
+  // Where a bias, or its gradient, has the row of the image's class.
+  template <class T>
+  T* of_class(T* data, std::int64_t size) const {
+    return size == c_out() ? data : data + label * c_out();
+  }
   // A product of pixels and weights.
   bool is_product() const {
     const auto mask = static_cast<conv::Mask>(l[conv::layer_mask]);
@@ -75,7 +82,13 @@ void forward(const Row& row, const VectorList<const float>& params, const Maps& 
     for (std::int64_t i = 0; i < size; ++i) to[i] = x[i] > 0 ? x[i] : 0.0f;
     return;
   }
-  const float *w = params[row.weight()].data, *bias = row.bias() < 0 ? nullptr : params[row.bias()].data;
+  if (row.kind() == Layer::gate) {
+    const std::int64_t colour = row.c_out() / row.groups;
+    for (std::int64_t i = 0; i < size; i += colour) gate(x + 2 * i, colour, to + i);
+    return;
+  }
+  const float *w = params[row.weight()].data, *bias = nullptr;
+  if (row.bias() >= 0) bias = row.of_class(params[row.bias()].data, params[row.bias()].size());
   if (row.is_product()) {
     with_epilogue(row.activation(), bias, row.c_out(), true, [&](const auto& epilogue) {
       gemm(maps.pixels(), row.c_out(), row.c_in(), x, row.c_in(), 1, w, row.c_out(), 1, to, row.c_out(), epilogue);
@@ -119,7 +132,8 @@ void stack_forward(const conv::StackForward& op) {
     maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * op.x.shape[3];  // read only
     maps.map[n] = op.out.data + image * pixels * op.out.shape[3];
     for (std::int64_t i = 0; i < n; ++i) {
-      forward(Row{op.layers.row(i), op.channel_groups}, op.params, maps, maps.map[i + 1]);
+      const std::int64_t label = op.labels.given() ? op.labels[image] : 0;
+      forward(Row{op.layers.row(i), op.channel_groups, label}, op.params, maps, maps.map[i + 1]);
     }
   });
 }
@@ -212,8 +226,19 @@ void backward(const Row& row, const VectorList<const float>& params, const Maps&
               const MapGradients& gradients, float* const* grads, const Spare& spare) {
   const std::int64_t size = maps.pixels() * row.c_out();
   if (row.kind() == Layer::convolve) {
-    through_activation(row, y, maps.pixels(), grad, row.bias() < 0 ? nullptr : grads[row.bias()]);
+    float* bias = nullptr;
+    if (row.bias() >= 0) bias = row.of_class(grads[row.bias()], params[row.bias()].size());
+    through_activation(row, y, maps.pixels(), grad, bias);
     back_through_sums(row, params, maps, grad, gradients, grads[row.weight()], spare);
+    return;
+  }
+  if (row.kind() == Layer::gate) {
+    if (row.src() == 0) return;
+    const std::int64_t colour = row.c_out() / row.groups;
+    float* by_x = gradients.place(row.src(), spare.map);
+    const float* x = maps.map[row.src()];
+    for (std::int64_t i = 0; i < size; i += colour) gate_vjp(x + 2 * i, grad + i, colour, by_x + 2 * i);
+    gradients.add(row.src(), by_x, 2 * size);
     return;
   }
   if (row.kind() == Layer::relu) {
@@ -262,7 +287,8 @@ struct Workspace {
 
 void image_vjp(const conv::StackVjp& op, std::int64_t image, const Workspace& work) {
   const std::int64_t n = op.layers.shape[0], pixels = work.maps.pixels();
-  const auto row = [&](std::int64_t i) { return Row{op.layers.row(i), op.channel_groups}; };
+  const std::int64_t label = op.labels.given() ? op.labels[image] : 0;
+  const auto row = [&](std::int64_t i) { return Row{op.layers.row(i), op.channel_groups, label}; };
   work.maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * op.x.shape[3];  // read only
   for (std::int64_t i = 0; i < n; ++i) forward(row(i), op.params, work.maps, work.maps.map[i + 1]);
   for (std::int64_t m = 0; m < n; ++m) work.gradients.given[m] = false;

@@ -74,7 +74,7 @@ GENCORE_API void register_cuda_table(const Table* table);
 // CMakeLists.txt lists the same names.
 // clang-format off
 #define GENCORE_SOURCES(X)                                                        \
-  X(dense) X(dense_loss) X(conv) X(pixels) X(pixel_stack)                         \
+  X(dense) X(dense_loss) X(logistic_mixture) X(conv) X(pixels) X(pixel_stack)     \
   X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition)           \
   X(optim) X(optim_step) X(nade) X(nade_sample) X(recurrent)
 // clang-format on

@@ -1,8 +1,8 @@
 """Models: compose kernels, hold parameters, learn, sample, save and load."""
 
 from gencore.models.nade import NADE
-from gencore.models.pixelcnn import PixelCNN
+from gencore.models.pixelcnn import GatedPixelCNN, PixelCNN
 from gencore.models.rbm import RBM
 from gencore.models.vae import VAE
 
-__all__ = ["NADE", "RBM", "VAE", "PixelCNN"]
+__all__ = ["NADE", "RBM", "VAE", "GatedPixelCNN", "PixelCNN"]
