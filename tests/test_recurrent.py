@@ -315,7 +315,7 @@ def test_layer_learns_to_add():
          "recurrent.map_lstm: expected path to be 'rows' or 'diagonals', received 'columns'"),
         (lambda: recurrent.row_lstm(np.zeros((1, 2, 2, 2), np.float32), np.zeros((1, 3, 2, 12), np.float32),
                                     np.zeros((3, 3, 12), np.float32), np.zeros(12, np.float32), channel_groups=2),
-         "recurrent.row_lstm: expected the units to be a multiple of channel_groups, 2, received 3"),
+         "recurrent.input_to_state: expected the units to be a multiple of channel_groups, 2, received 3"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(call, words):

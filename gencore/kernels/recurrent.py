@@ -19,7 +19,16 @@ from gencore.autograd.tensors import plain
 from gencore.kernels import conv
 from gencore.kernels._contiguous import contiguous
 
-__all__ = ["diagonal_bilstm", "diagonal_lstm", "lstm", "lstm_cell", "map_lstm", "row_lstm"]
+__all__ = [
+    "both_sweeps",
+    "diagonal_bilstm",
+    "diagonal_lstm",
+    "input_to_state",
+    "lstm",
+    "lstm_cell",
+    "map_lstm",
+    "row_lstm",
+]
 
 Float32Array = NDArray[np.float32]
 Path = Literal["rows", "diagonals"]
@@ -175,7 +184,7 @@ def row_lstm(
     -----
     Errors, gradients, memory and source as `map_lstm` and `masked_conv2d`, which it consists of.
     """
-    z = _input_to_state("recurrent.row_lstm", x, w_input, bias, channel_groups)
+    z = input_to_state(x, w_input, bias, channel_groups=channel_groups)
     return map_lstm(z, w_state[None], "rows")
 
 
@@ -212,7 +221,7 @@ def diagonal_lstm(
     -----
     Errors, gradients, memory and source as `map_lstm`.
     """
-    z = _input_to_state("recurrent.diagonal_lstm", x, w_input[None, None], bias, channel_groups)
+    z = input_to_state(x, w_input[None, None], bias, channel_groups=channel_groups)
     return map_lstm(z, w_state[None], "diagonals")
 
 
@@ -251,13 +260,8 @@ def diagonal_bilstm(
     -----
     Errors, gradients, memory and source as `map_lstm`.
     """
-    z = _input_to_state("recurrent.diagonal_bilstm", x, w_input[None, None], bias, channel_groups, sweeps=2)
-    h = map_lstm(z, w_state, "diagonals")
-    units = h.shape[-1] // 2
-    right = h[:, :-1, :, units:]
-    above: Any = np.concatenate([np.zeros_like(h[:, :1, :, units:]), right], axis=1)
-    both: Float32Array = h[..., :units] + above
-    return both
+    z = input_to_state(x, w_input[None, None], bias, sweeps=2, channel_groups=channel_groups)
+    return both_sweeps(map_lstm(z, w_state, "diagonals"))
 
 
 def lstm_cell(
@@ -288,25 +292,75 @@ def lstm_cell(
     return h, after
 
 
-def _input_to_state(op: str, x: Any, weight: Any, bias: Any, groups: int, *, sweeps: int = 1) -> Any:
-    """The masked convolution of x, its columns in the order of `map_lstm`; units of each gate are cut in groups."""
-    if groups == 1:
+def input_to_state(
+    x: Float32Array,
+    weight: Float32Array,
+    bias: Float32Array,
+    *,
+    sweeps: int = 1,
+    channel_groups: int = 1,
+) -> Float32Array:
+    """Compute the part of the gates' sums that comes from a map, of all sweeps: a convolution of type B.
+
+    Parameters
+    ----------
+    x : (N, Y, X, C) float32
+        Feature maps.
+    weight : (1, k, C, 4 sweeps F) float32
+        Kernel along the row.
+    bias : (4 sweeps F,) float32
+        Added to the sums.
+    sweeps : int
+        LSTMs side by side.
+    channel_groups : int
+        Groups, one for each colour, of the channels of x and of the F units.
+
+    Returns
+    -------
+    (N, Y, X, 4 sweeps F) float32
+
+    Raises
+    ------
+    ValueError
+        Units that are no multiple of `channel_groups`.
+
+    Notes
+    -----
+    Otherwise as `gencore.kernels.conv.masked_conv2d`, whose groups are of neighbouring channels: columns are brought
+    into that order and back.
+    """
+    if channel_groups == 1:
         if weight.shape[:2] == (1, 1):
             return conv.conv2d(x, weight, bias)
         return conv.masked_conv2d(x, weight, bias, "B")
     columns = weight.shape[-1]
-    if columns % (4 * sweeps * groups) != 0:
+    if columns % (4 * sweeps * channel_groups) != 0:
         raise ValueError(
-            f"{op}: expected the units to be a multiple of channel_groups, {groups}, received {columns // 4 // sweeps}"
+            f"recurrent.input_to_state: expected the units to be a multiple of channel_groups, {channel_groups}, "
+            f"received {columns // 4 // sweeps}"
         )
-    # A convolution cuts its channels in groups of neighbours: colours first, then gates.
-    each = columns // (4 * sweeps * groups)
-    by_colour = (*weight.shape[:3], 4 * sweeps, groups, each)
-    weight = np.transpose(weight.reshape(by_colour), (0, 1, 2, 4, 3, 5)).reshape(weight.shape)
-    bias = np.transpose(bias.reshape(4 * sweeps, groups, each), (1, 0, 2)).reshape(columns)
-    z: Any = conv.masked_conv2d(x, contiguous(weight), contiguous(bias), "B", groups)
-    by_gate = np.transpose(z.reshape(*z.shape[:3], groups, 4 * sweeps, each), (0, 1, 2, 4, 3, 5))
-    return contiguous(by_gate.reshape(z.shape))
+    each = columns // (4 * sweeps * channel_groups)
+    w: Any = weight.reshape(*weight.shape[:3], 4 * sweeps, channel_groups, each)
+    w = np.transpose(w, (0, 1, 2, 4, 3, 5)).reshape(weight.shape)
+    b: Any = np.transpose(bias.reshape(4 * sweeps, channel_groups, each), (1, 0, 2)).reshape(columns)
+    z = conv.masked_conv2d(x, contiguous(w), contiguous(b), "B", channel_groups)
+    by_colour = z.reshape(*z.shape[:3], channel_groups, 4 * sweeps, each)
+    by_gate: Float32Array = contiguous(np.transpose(by_colour, (0, 1, 2, 4, 3, 5)).reshape(z.shape))
+    return by_gate
+
+
+def both_sweeps(h: Float32Array) -> Float32Array:
+    """Add the states of the second sweep of `map_lstm`, one row further down, to those of the first.
+
+    (N, Y, X, 2F) -> (N, Y, X, F). In the first row there is nothing to add.
+    """
+    units = h.shape[-1] // 2
+    first: Any = h[..., :units]
+    above: Any = np.concatenate(
+        [np.zeros((*h.shape[:1], 1, h.shape[2], units), h.dtype), h[:, :-1, :, units:]], axis=1
+    )
+    both: Float32Array = first + above
+    return both
 
 
 # --- sequences ------------------------------------------------------------------------------------------------

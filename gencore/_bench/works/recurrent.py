@@ -54,8 +54,8 @@ def check(p: Lstm, candidate: Candidate) -> str:
         d = [rng.standard_normal(a.shape) for a in p[:4]]
 
         def along(t: float, d: list[Array] = d) -> float:
-            moved = [a + t * step for a, step in zip(exact[:4], d, strict=True)]
-            return float((exact.grad * states(Lstm(*moved, exact.grad))).sum())
+            moved = Lstm(*(a + t * step for a, step in zip(exact, [*d, 0 * exact.grad], strict=True)))
+            return float((moved.grad * states(moved)).sum())
 
         parts = [np.asarray(g, float) * step for g, step in zip(found[1:], d, strict=True)]
         size = float(sum(np.abs(part).sum() for part in parts))
