@@ -15,7 +15,8 @@ namespace gencore::GENCORE_LEVEL {
 
 using runtime::Scratch;
 
-constexpr int cell_gates = 4;  // i, f, g, o
+constexpr int cell_gates = 4;                     // i, f, g, o
+constexpr std::int64_t resident_weights = 65536;  // floats that the second-level cache holds beside all else
 
 // Rows of a forward tile, whose four vectors are the four gates of as many units.
 #if defined(GENCORE_AVX512)
@@ -99,6 +100,11 @@ struct Cell {
   F i, f, g, o, c, h;
 };
 
+// The gates of some units that the next step will read at this position, far from those of this one.
+GENCORE_INLINE void fetch_gates(const float* gates, std::int64_t units) {
+  for (int k = 0; k < cell_gates; ++k) __builtin_prefetch(gates + k * units, 0, 3);
+}
+
 GENCORE_INLINE Cell cell_step(F i, F f, F g, F o, F before) {
   Cell cell{logistic(i), logistic(f), tanh(g), logistic(o), {}, {}};
   cell.c = fma(cell.f, before, cell.i * cell.g);
@@ -164,11 +170,12 @@ struct ForwardState {
 
 // Finishes the gates of `lanes` units of one position, whose sums lie at `sums`.
 template <class At>
-GENCORE_INLINE void finish_gates(const ForwardArrays& arrays, const ForwardState& state, std::int64_t row,
-                                 std::int64_t position, std::int64_t up, std::int64_t unit, const float* sums,
+GENCORE_INLINE void finish_gates(const Sweep& sweep, const ForwardArrays& arrays, const ForwardState& state,
+                                 std::int64_t row, std::int64_t position, std::int64_t unit, const float* sums,
                                  const At& at) {
-  const std::int64_t units = state.units;
+  const std::int64_t units = state.units, up = sweep.up;
   const float* z = arrays.z + row * arrays.z_stride + unit;
+  if (arrays.z_stride > 0) fetch_gates(z + sweep.step_stride * arrays.z_stride, units);
   const auto gate = [&](int k) { return load(sums + k * lanes) + at.load(z + k * units); };
   float* const cells = state.cells + position * units + unit;
   const Cell cell = cell_step(gate(0), gate(1), gate(2), gate(3), at.load(cells));
@@ -192,8 +199,11 @@ GENCORE_INLINE void copy_rows(std::int64_t rows, std::int64_t columns, const flo
   }
 }
 
-// A part of the next panel, fetched into the second-level cache while a tile of this one is computed.
-GENCORE_INLINE void fetch_part(const float* panel, std::int64_t floats, std::int64_t part, std::int64_t parts) {
+// A part of the next panel, fetched into the second-level cache while a tile of this one is computed; there they stay
+// where they are few.
+GENCORE_INLINE void fetch_part(const float* panel, std::int64_t floats, std::int64_t panels, std::int64_t part,
+                               std::int64_t parts) {
+  if (panels * floats < resident_weights) return;
   for (std::int64_t i = floats * part / parts / line * line; i < floats * (part + 1) / parts; i += line) {
     __builtin_prefetch(panel + i, 0, 2);
   }
@@ -218,15 +228,15 @@ inline void sweep_forward(const Sweep& sweep, const GatePanels& panels, const Fo
       const std::int64_t unit = q * lanes, next = q + 1 < panels.count() ? q + 1 : 0;
       for (std::int64_t tile = 0; tile < tiles.count; ++tile) {
         const std::int64_t begin = first + tiles.begin(tile), end = first + tiles.begin(tile + 1);
-        fetch_part(panels.at(next), panels.depth * cell_gates * lanes, tile, tiles.count);
+        fetch_part(panels.at(next), panels.depth * cell_gates * lanes, panels.count(), tile, tiles.count);
         multiply_gates(end - begin, Segment{state.before + begin * depth, panels.at(q), panels.depth}, depth, sums);
         for (std::int64_t p = begin; p < end; ++p) {
           const float* of_row = sums + (p - begin) * cell_gates * lanes;
           const std::int64_t row = sweep.row(p, d);
           if (unit + lanes <= units) {
-            finish_gates(arrays, state, row, p, sweep.up, unit, of_row, WholeVector{});
+            finish_gates(sweep, arrays, state, row, p, unit, of_row, WholeVector{});
           } else {
-            finish_gates(arrays, state, row, p, sweep.up, unit, of_row, PartVector{static_cast<int>(units - unit)});
+            finish_gates(sweep, arrays, state, row, p, unit, of_row, PartVector{static_cast<int>(units - unit)});
           }
         }
       }
@@ -272,11 +282,13 @@ struct BackwardState {
 
 // Goes back through the cells of `lanes` units of one position, whose h has the gradient dh less that of the output.
 template <class At>
-GENCORE_INLINE void back_through_cell(const BackwardArrays& arrays, const BackwardState& state, std::int64_t row,
-                                      std::int64_t position, const float* before, std::int64_t unit, F dh,
-                                      const At& at) {
+GENCORE_INLINE void back_through_cell(const Sweep& sweep, const BackwardArrays& arrays, const BackwardState& state,
+                                      std::int64_t row, std::int64_t position, const float* before, std::int64_t unit,
+                                      F dh, const At& at) {
   const std::int64_t units = state.units, place = row * cell_gates * arrays.h_stride + unit;
   const float* gates = arrays.gates + place;
+  fetch_gates(gates - sweep.step_stride * cell_gates * arrays.h_stride, units);
+  __builtin_prefetch(arrays.grad_h + (row - sweep.step_stride) * arrays.h_stride + unit, 0, 3);
   const F i = at.load(gates), f = at.load(gates + units), g = at.load(gates + 2 * units),
           o = at.load(gates + 3 * units);
   const F t = tanh(at.load(arrays.cells + row * arrays.h_stride + unit));
@@ -311,7 +323,8 @@ GENCORE_INLINE void for_each_gradient_tile(const UnitPanels& panels, const Backw
       if (last) {
         std::memset(sums, 0, sizeof sums);
       } else {
-        fetch_part(panels.at(next), panels.depth() * panels.span(next).vectors * lanes, tile, tiles.count);
+        fetch_part(panels.at(next), panels.depth() * panels.span(next).vectors * lanes, panels.cut().count, tile,
+                   tiles.count);
         const Segment segment{state.after + p * columns, panels.at(q), panels.depth()};
         const TileArguments t{&segment, 1, columns, stride, stride - lanes, sums, panel_columns, span, true};
         tile_kernel<false>(p_end - p, span)(t);
@@ -335,7 +348,7 @@ inline void sweep_backward(const Sweep& sweep, const UnitPanels& panels, const B
         const float* c = before(p);
         const std::int64_t row = sweep.row(p, d);
         for_each_vector(span.columns, [&](std::int64_t j, const auto& at) {
-          back_through_cell(arrays, state, row, p, c, unit + j, at.load(sums + j), at);
+          back_through_cell(sweep, arrays, state, row, p, c, unit + j, at.load(sums + j), at);
         });
       }
     };
