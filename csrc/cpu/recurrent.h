@@ -288,7 +288,9 @@ GENCORE_INLINE void back_through_cell(const Sweep& sweep, const BackwardArrays& 
   const std::int64_t units = state.units, place = row * cell_gates * arrays.h_stride + unit;
   const float* gates = arrays.gates + place;
   fetch_gates(gates - sweep.step_stride * cell_gates * arrays.h_stride, units);
-  __builtin_prefetch(arrays.grad_h + (row - sweep.step_stride) * arrays.h_stride + unit, 0, 3);
+  const std::int64_t next = row - sweep.step_stride;
+  __builtin_prefetch(arrays.grad_h + next * arrays.h_stride + unit, 0, 3);
+  __builtin_prefetch(arrays.cells + (next - sweep.step_stride) * arrays.h_stride + unit, 0, 3);  // the cell before it
   const F i = at.load(gates), f = at.load(gates + units), g = at.load(gates + 2 * units),
           o = at.load(gates + 3 * units);
   const F t = tanh(at.load(arrays.cells + row * arrays.h_stride + unit));
