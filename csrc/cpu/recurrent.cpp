@@ -19,8 +19,7 @@ using recurrent::MapLstmVjp;
 using recurrent::Path;
 
 constexpr std::int64_t task_sequences = 32;
-constexpr std::int64_t map_groups = 16;   // of images, whose gradients are summed apart
-constexpr std::int64_t sum_stretch = 64;  // rows of a sum over rows that are one chain
+constexpr std::int64_t map_groups = 16;  // of images, whose gradients are summed apart
 
 std::size_t size_of(std::int64_t floats) { return 4 * static_cast<std::size_t>(floats); }
 float* carve(Scratch& scratch, std::int64_t floats) { return scratch.carve<float>(static_cast<std::size_t>(floats)); }
@@ -64,43 +63,40 @@ void lstm(const Lstm& op) {
   });
 }
 
-// out = sums over the rows of m (rows, columns).
-void sum_over_rows(std::int64_t rows, std::int64_t columns, const float* m, float* out) {
-  const Cut chunks{ceil_div(columns, lanes), max_of(ceil_div(columns, 8 * lanes), 1)};
-  parallel_for(chunks.count, [&](std::int64_t chunk) {
-    const std::int64_t begin = chunks.begin(chunk) * lanes, end = min_of(chunks.begin(chunk + 1) * lanes, columns);
-    for_each_vector(end - begin, [&](std::int64_t j, const auto& at) {
-      F total{};
-      for (std::int64_t first = 0; first < rows; first += sum_stretch) {
-        F sum{};
-        for (std::int64_t r = first; r < min_of(first + sum_stretch, rows); ++r) {
-          sum += at.load(m + r * columns + begin + j);
-        }
-        total += sum;
-      }
-      at.store(out + begin + j, total);
-    });
-  });
+// What meets the gates of each step of sequence n: x, the state before, and 1 for the bias, (steps, stride).
+void inputs_of_steps(const LstmVjp& op, std::int64_t n, std::int64_t stride, float* out) {
+  const std::int64_t steps = op.h.shape[1], units = op.h.shape[2], depth = op.x.shape[2];
+  for (std::int64_t t = 0; t < steps; ++t, out += stride) {
+    std::memcpy(out, op.x.data + (n * steps + t) * depth, size_of(depth));
+    if (t > 0) {
+      std::memcpy(out + depth, op.h.data + (n * steps + t - 1) * units, size_of(units));
+    } else if (op.h0.given()) {
+      std::memcpy(out + depth, op.h0.row(n), size_of(units));
+    } else {
+      std::memset(out + depth, 0, size_of(units));
+    }
+    out[depth + units] = 1.0f;
+  }
 }
 
-// The states before each step of sequence n: its h, one step later.
-void states_before(const LstmVjp& op, std::int64_t n, float* out) {
-  const std::int64_t steps = op.h.shape[1], units = op.h.shape[2];
-  if (steps == 0) return;
-  if (op.h0.given()) {
-    std::memcpy(out, op.h0.row(n), size_of(units));
-  } else {
-    std::memset(out, 0, size_of(units));
-  }
-  std::memcpy(out + units, op.h.data + n * steps * units, size_of((steps - 1) * units));
+// Gradients of w_input, w_hidden and bias: one product over all steps.
+void parameter_gradients(const LstmVjp& op, const float* inputs, std::int64_t stride, const float* grad_z) {
+  const std::int64_t rows = op.x.shape[0] * op.x.shape[1], depth = op.x.shape[2], units = op.h.shape[2];
+  const std::int64_t gates = cell_gates * units;
+  Scratch scratch(size_of((depth + units + 1) * gates) + 64);
+  float* all = carve(scratch, (depth + units + 1) * gates);
+  gemm(depth + units + 1, gates, rows, inputs, 1, stride, grad_z, gates, 1, all, gates, Identity{});
+  std::memcpy(op.grad_w_input.data, all, size_of(depth * gates));
+  std::memcpy(op.grad_w_hidden.data, all + depth * gates, size_of(units * gates));
+  std::memcpy(op.grad_bias.data, all + (depth + units) * gates, size_of(gates));
 }
 
 void lstm_vjp(const LstmVjp& op) {
   const std::int64_t n = op.x.shape[0], steps = op.x.shape[1], depth = op.x.shape[2], units = op.w_hidden.shape[0];
-  const std::int64_t rows = n * steps, gates = cell_gates * units;
-  Scratch scratch(size_of(UnitPanels::floats(1, units) + rows * (gates + units)) + 256);
+  const std::int64_t rows = n * steps, gates = cell_gates * units, stride = odd_lines(depth + units + 1);
+  Scratch scratch(size_of(UnitPanels::floats(1, units) + rows * (gates + stride)) + 256);
   const UnitPanels panels{carve(scratch, UnitPanels::floats(1, units)), 1, units};
-  float *grad_z = carve(scratch, rows * gates), *before = carve(scratch, rows * units);
+  float *grad_z = carve(scratch, rows * gates), *inputs = carve(scratch, rows * stride);
   parallel_for(panels.cut().count, [&](std::int64_t q) { panels.pack(q, op.w_hidden.data); });
   const Cut tasks = sequence_tasks(n);
   parallel_for(tasks.count, [&](std::int64_t task) {
@@ -117,11 +113,9 @@ void lstm_vjp(const LstmVjp& op) {
                                 row_or_null(op.grad_c0, begin)};
     Scratch local(size_of(BackwardState::floats(sweep, units)) + 64);
     sweep_backward(sweep, panels, arrays, carve(local, BackwardState::floats(sweep, units)));
-    for (std::int64_t i = begin; i < end; ++i) states_before(op, i, before + i * steps * units);
+    for (std::int64_t i = begin; i < end; ++i) inputs_of_steps(op, i, stride, inputs + i * steps * stride);
   });
-  gemm(units, gates, rows, before, 1, units, grad_z, gates, 1, op.grad_w_hidden.data, gates, Identity{});
-  gemm(depth, gates, rows, op.x.data, 1, depth, grad_z, gates, 1, op.grad_w_input.data, gates, Identity{});
-  sum_over_rows(rows, gates, grad_z, op.grad_bias.data);
+  parameter_gradients(op, inputs, stride, grad_z);
   if (!op.grad_x.given()) return;
   gemm(rows, depth, gates, grad_z, gates, 1, op.w_input.data, 1, gates, op.grad_x.data, depth, Identity{});
 }

@@ -27,6 +27,9 @@ constexpr int cell_rows = 3;
 constexpr int cell_rows = 2;
 #endif
 
+// Floats in an odd number of cache lines, at least n.
+GENCORE_INLINE std::int64_t odd_lines(std::int64_t n) { return (ceil_div(n, line) | 1) * line; }
+
 // Position p of step d is row `base + p position_stride + d step_stride` of every array. On diagonals step d has those
 // positions, rows of the image, whose column d - p is within the width.
 struct Sweep {
@@ -151,11 +154,11 @@ struct ForwardState {
   float *before, *now, *cells;
 
   static std::int64_t floats(const Sweep& sweep, std::int64_t units, std::int64_t x_depth) {
-    return 2 * round_up(sweep.padded() * (x_depth + units), 16) + round_up(sweep.positions * units, 16);
+    return 2 * round_up(sweep.padded() * (x_depth + units), line) + round_up(sweep.positions * units, line);
   }
   ForwardState(const Sweep& sweep, std::int64_t units, std::int64_t x_depth, float* memory)
       : units(units), depth(x_depth + units) {
-    const std::int64_t states = round_up(sweep.padded() * depth, 16);
+    const std::int64_t states = round_up(sweep.padded() * depth, line);
     std::memset(memory, 0, 4 * static_cast<std::size_t>(floats(sweep, units, x_depth)));
     before = memory;
     now = memory + states;
@@ -258,20 +261,26 @@ struct BackwardArrays {
 
 // Memory of a backward sweep: the gradients of two steps' gates, those of the cells, a row of zeros.
 struct BackwardState {
-  std::int64_t units, lead;  // lead: rows of zeros before the first
+  std::int64_t units, lead, stride;  // lead: rows of zeros before the first
   float *after, *now, *cells, *zeros;
 
-  static std::int64_t floats(const Sweep& sweep, std::int64_t units) {
-    return 2 * round_up(sweep.padded() * cell_gates * units, 16) + round_up(sweep.positions * units, 16) +
-           round_up(units, 16);
+  // Of a row of gates. Rows that taps join follow each other; others lie an odd number of cache lines apart, lest they
+  // compete for the same places.
+  static std::int64_t row_stride(const Sweep& sweep, std::int64_t units) {
+    return sweep.taps > 1 ? cell_gates * units : odd_lines(cell_gates * units);
   }
-  BackwardState(const Sweep& sweep, std::int64_t units, float* memory) : units(units), lead(sweep.taps - 1 - sweep.up) {
-    const std::int64_t gates = round_up(sweep.padded() * cell_gates * units, 16);
+  static std::int64_t floats(const Sweep& sweep, std::int64_t units) {
+    return 2 * round_up(sweep.padded() * row_stride(sweep, units), line) + round_up(sweep.positions * units, line) +
+           round_up(units, line);
+  }
+  BackwardState(const Sweep& sweep, std::int64_t units, float* memory)
+      : units(units), lead(sweep.taps - 1 - sweep.up), stride(row_stride(sweep, units)) {
+    const std::int64_t gates = round_up(sweep.padded() * stride, line);
     std::memset(memory, 0, 4 * static_cast<std::size_t>(floats(sweep, units)));
     after = memory;
     now = memory + gates;
     cells = memory + 2 * gates;
-    zeros = cells + round_up(sweep.positions * units, 16);
+    zeros = cells + round_up(sweep.positions * units, line);
   }
   GENCORE_INLINE void turn() {
     float* const swapped = after;
@@ -300,8 +309,7 @@ GENCORE_INLINE void back_through_cell(const Sweep& sweep, const BackwardArrays& 
   at.store(cells, dc * f);
   const F dz[cell_gates] = {dc * g * (i * (1.0f - i)), dc * at.load(before + unit) * (f * (1.0f - f)),
                             dc * i * ((1.0f - g) * (1.0f + g)), dh * t * (o * (1.0f - o))};
-  float *const grad = arrays.grad_z + place, *const kept = state.now + (position + state.lead) * cell_gates * units +
-                                                           unit;
+  float *const grad = arrays.grad_z + place, *const kept = state.now + (position + state.lead) * state.stride + unit;
   GENCORE_UNROLL
   for (int k = 0; k < cell_gates; ++k) {
     at.store(grad + k * units, dz[k]);
@@ -315,7 +323,6 @@ template <class Body>
 GENCORE_INLINE void for_each_gradient_tile(const UnitPanels& panels, const BackwardState& state, std::int64_t first,
                                            std::int64_t end, bool last, const Body& body) {
   alignas(64) float sums[register_rows * panel_columns];
-  const std::int64_t columns = cell_gates * panels.units;
   const Cut tiles{end - first, ceil_div(end - first, register_rows)};
   for (std::int64_t q = 0; q < panels.cut().count; ++q) {
     const Span span = panels.span(q);
@@ -327,8 +334,8 @@ GENCORE_INLINE void for_each_gradient_tile(const UnitPanels& panels, const Backw
       } else {
         fetch_part(panels.at(next), panels.depth() * panels.span(next).vectors * lanes, panels.cut().count, tile,
                    tiles.count);
-        const Segment segment{state.after + p * columns, panels.at(q), panels.depth()};
-        const TileArguments t{&segment, 1, columns, stride, stride - lanes, sums, panel_columns, span, true};
+        const Segment segment{state.after + p * state.stride, panels.at(q), panels.depth()};
+        const TileArguments t{&segment, 1, state.stride, stride, stride - lanes, sums, panel_columns, span, true};
         tile_kernel<false>(p_end - p, span)(t);
       }
       body(p, p_end, panels.column(q), span, sums);
