@@ -98,7 +98,7 @@ def test_a_gated_model_of_greys_with_classes(capsys):
             "plain.npy has no labels: expected an array 'train_labels'",
         ),
         (
-            "train gated-pixelcnn --data digits --kernel-size 2",
+            "train gated-pixelcnn --data digits --kernel-size 2 --out m",
             "GatedPixelCNN: expected kernel_size to be odd, received 2",
         ),
         (
