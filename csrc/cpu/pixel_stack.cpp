@@ -9,6 +9,7 @@
 #include "conv_kernels.h"
 #include "gate.h"
 #include "gencore/pixels.h"
+#include "loss_kernels.h"
 
 namespace gencore::GENCORE_LEVEL {
 namespace {
@@ -248,90 +249,201 @@ void backward(const Row& row, const VectorList<const float>& params, const Maps&
   if (row.kind() == Layer::add && row.src2() != 0) gradients.add(row.src2(), grad, size);
 }
 
-// Memory of a task of stack_vjp.
+// What the tasks of a pass back need to know.
+struct Pass {
+  const conv::Stack& stack;
+  std::int64_t images, height, width, colours;
+  VectorList<float> grads;
+  std::int64_t largest = 0, widest = 1, total = 0;  // parameter, map's channels, all parameters together
+
+  Pass(const conv::Stack& stack, const std::int64_t (&shape)[4], const VectorList<float>& grads)
+      : stack(stack), images(shape[0]), height(shape[1]), width(shape[2]), colours(shape[3]), grads(grads) {
+    for (std::int64_t k = 0; k < stack.params.count; ++k) {
+      total += stack.params[k].size();
+      largest = max_of(largest, stack.params[k].size());
+    }
+    for (std::int64_t i = 0; i < count(); ++i) widest = max_of(widest, stack.layers.row(i)[conv::layer_c_out]);
+  }
+  std::int64_t count() const { return stack.layers.shape[0]; }
+  std::int64_t pixels() const { return height * width; }
+  std::int64_t last() const { return stack.layers.row(count() - 1)[conv::layer_c_out]; }  // channels
+  Row row(std::int64_t i, std::int64_t image) const {
+    return {stack.layers.row(i), stack.channel_groups, stack.labels.given() ? stack.labels[image] : 0};
+  }
+};
+
+// Memory of a task.
 struct Workspace {
   Maps maps;
   MapGradients gradients;
-  float *last, *grad;  // the last map and its gradient
+  float *image, *last, *grad;  // room for the first map; the last one and its gradient
   Spare spare;
   float** grads;
 
-  static std::size_t bytes(const conv::StackVjp& op, std::int64_t widest, std::int64_t largest) {
-    const std::int64_t n = op.layers.shape[0], pixels = op.x.shape[1] * op.x.shape[2];
-    const std::int64_t floats = 2 * map_floats(op.layers, pixels) + pixels * (2 * op.grad.shape[3] + widest) + largest;
+  static std::size_t bytes(const Pass& pass) {
+    const std::int64_t n = pass.count();
+    const std::int64_t floats = 2 * map_floats(pass.stack.layers, pass.pixels()) +
+                                pass.pixels() * (pass.colours + 2 * pass.last() + pass.widest) + pass.largest;
     return 4 * static_cast<std::size_t>(floats) +
-           static_cast<std::size_t>(2 * (n + 1) + op.params.count) * sizeof(float*) + static_cast<std::size_t>(n + 1) +
-           1024;
+           static_cast<std::size_t>(2 * (n + 1) + pass.stack.params.count) * sizeof(float*) +
+           static_cast<std::size_t>(n + 1) + 1024;
   }
-  Workspace(const conv::StackVjp& op, std::int64_t widest, std::int64_t largest, float* sums, Scratch& scratch) {
-    const std::int64_t n = op.layers.shape[0], pixels = op.x.shape[1] * op.x.shape[2];
-    const auto floats = static_cast<std::size_t>(map_floats(op.layers, pixels));
+  Workspace(const Pass& pass, float* sums, Scratch& scratch) {
+    const std::int64_t n = pass.count(), pixels = pass.pixels();
+    const auto floats = static_cast<std::size_t>(map_floats(pass.stack.layers, pixels));
     const auto pointers = static_cast<std::size_t>(n + 1);
-    maps = {scratch.carve<float*>(pointers), op.x.shape[1], op.x.shape[2]};
+    const auto carve = [&](std::int64_t size) { return scratch.carve<float>(static_cast<std::size_t>(size)); };
+    maps = {scratch.carve<float*>(pointers), pass.height, pass.width};
     gradients = {scratch.carve<float*>(pointers), scratch.carve<bool>(pointers)};
-    place_maps(op.layers, pixels, scratch.carve<float>(floats), maps.map);
-    place_maps(op.layers, pixels, scratch.carve<float>(floats), gradients.map);
-    last = scratch.carve<float>(static_cast<std::size_t>(pixels * op.grad.shape[3]));
-    grad = scratch.carve<float>(static_cast<std::size_t>(pixels * op.grad.shape[3]));
+    place_maps(pass.stack.layers, pixels, scratch.carve<float>(floats), maps.map);
+    place_maps(pass.stack.layers, pixels, scratch.carve<float>(floats), gradients.map);
+    image = carve(pixels * pass.colours);
+    last = carve(pixels * pass.last());
+    grad = carve(pixels * pass.last());
     maps.map[n] = last;
     gradients.map[n] = grad;
-    spare = {scratch.carve<float>(static_cast<std::size_t>(pixels * widest)),
-             scratch.carve<float>(static_cast<std::size_t>(largest))};
-    grads = scratch.carve<float*>(static_cast<std::size_t>(op.params.count));
-    for (std::int64_t k = 0; k < op.params.count; ++k) {
+    spare = {carve(pixels * pass.widest), carve(pass.largest)};
+    grads = scratch.carve<float*>(static_cast<std::size_t>(pass.stack.params.count));
+    for (std::int64_t k = 0; k < pass.stack.params.count; ++k) {
       grads[k] = sums;
-      sums += op.params[k].size();
+      sums += pass.stack.params[k].size();
     }
   }
 };
 
-void image_vjp(const conv::StackVjp& op, std::int64_t image, const Workspace& work) {
-  const std::int64_t n = op.layers.shape[0], pixels = work.maps.pixels();
-  const std::int64_t label = op.labels.given() ? op.labels[image] : 0;
-  const auto row = [&](std::int64_t i) { return Row{op.layers.row(i), op.channel_groups, label}; };
-  work.maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * op.x.shape[3];  // read only
-  for (std::int64_t i = 0; i < n; ++i) forward(row(i), op.params, work.maps, work.maps.map[i + 1]);
+void forward(const Pass& pass, std::int64_t image, const Workspace& work) {
+  for (std::int64_t i = 0; i < pass.count(); ++i) {
+    forward(pass.row(i, image), pass.stack.params, work.maps, work.maps.map[i + 1]);
+  }
+}
+
+// From the last map's gradient, which is in its place.
+void backward(const Pass& pass, std::int64_t image, const Workspace& work) {
+  const std::int64_t n = pass.count();
   for (std::int64_t m = 0; m < n; ++m) work.gradients.given[m] = false;
   work.gradients.given[n] = true;
-  std::memcpy(work.grad, op.grad.data + image * pixels * op.grad.shape[3],
-              4 * static_cast<std::size_t>(pixels * op.grad.shape[3]));
   for (std::int64_t i = n - 1; i >= 0; --i) {
     if (!work.gradients.given[i + 1]) continue;  // a map that nothing reads
-    backward(row(i), op.params, work.maps, work.maps.map[i + 1], work.gradients.map[i + 1], work.gradients, work.grads,
-             work.spare);
+    backward(pass.row(i, image), pass.stack.params, work.maps, work.maps.map[i + 1], work.gradients.map[i + 1],
+             work.gradients, work.grads, work.spare);
+  }
+}
+
+// Sums of the parameters' gradients over all images; of(image, work) adds those of one.
+template <class Image>
+void sum_over_images(const Pass& pass, const Image& of) {
+  const Cut groups{pass.images, max_of(min_of(pass.images, image_groups), 1)};
+  Scratch sums(4 * static_cast<std::size_t>(groups.count * pass.total) + 64);
+  float* of_groups = sums.carve<float>(static_cast<std::size_t>(groups.count * pass.total));
+  parallel_for(groups.count, [&](std::int64_t group) {
+    Scratch scratch(Workspace::bytes(pass));
+    float* own = of_groups + group * pass.total;
+    std::memset(own, 0, 4 * static_cast<std::size_t>(pass.total));
+    const Workspace work(pass, own, scratch);
+    for (std::int64_t i = groups.begin(group); i < groups.begin(group + 1); ++i) of(i, work);
+  });
+  std::int64_t begin = 0;
+  for (std::int64_t k = 0; k < pass.stack.params.count; ++k) {
+    for (std::int64_t j = 0; j < pass.stack.params[k].size(); ++j) {
+      double sum = 0;
+      for (std::int64_t group = 0; group < groups.count; ++group) {
+        sum += static_cast<double>(of_groups[group * pass.total + begin + j]);
+      }
+      pass.grads[k][j] = static_cast<float>(sum);
+    }
+    begin += pass.stack.params[k].size();
   }
 }
 
 void stack_vjp(const conv::StackVjp& op) {
-  std::int64_t total = 0, largest = 0, widest = 1;
-  for (std::int64_t k = 0; k < op.params.count; ++k) {
-    total += op.params[k].size();
-    largest = max_of(largest, op.params[k].size());
-  }
-  for (std::int64_t i = 0; i < op.layers.shape[0]; ++i) widest = max_of(widest, op.layers.row(i)[conv::layer_c_out]);
-  const Cut groups{op.x.shape[0], max_of(min_of(op.x.shape[0], image_groups), 1)};
-  Scratch sums(4 * static_cast<std::size_t>(groups.count * total) + 64);
-  float* of_groups = sums.carve<float>(static_cast<std::size_t>(groups.count * total));
-  parallel_for(groups.count, [&](std::int64_t group) {
-    Scratch scratch(Workspace::bytes(op, widest, largest));
-    float* own = of_groups + group * total;
-    std::memset(own, 0, 4 * static_cast<std::size_t>(total));
-    const Workspace work(op, widest, largest, own, scratch);
-    for (std::int64_t i = groups.begin(group); i < groups.begin(group + 1); ++i) {
-      if (work.maps.pixels() > 0) image_vjp(op, i, work);
-    }
+  const Pass pass(op, op.x.shape, op.grads);
+  const std::int64_t pixels = pass.pixels();
+  sum_over_images(pass, [&](std::int64_t image, const Workspace& work) {
+    if (pixels == 0) return;
+    work.maps.map[0] = const_cast<float*>(op.x.data) + image * pixels * pass.colours;  // read only
+    forward(pass, image, work);
+    std::memcpy(work.grad, op.grad.data + image * pixels * pass.last(),
+                4 * static_cast<std::size_t>(pixels * pass.last()));
+    backward(pass, image, work);
   });
-  std::int64_t begin = 0;
-  for (std::int64_t k = 0; k < op.params.count; ++k) {
-    for (std::int64_t j = 0; j < op.params[k].size(); ++j) {
-      double sum = 0;
-      for (std::int64_t group = 0; group < groups.count; ++group) {
-        sum += static_cast<double>(of_groups[group * total + begin + j]);
-      }
-      op.grads[k][j] = static_cast<float>(sum);
-    }
-    begin += op.params[k].size();
+}
+
+// --- log-probabilities --------------------------------------------------------------------------------------------------
+
+// out = log P(image) by its last map, and the gradient of grad times that.
+void log_prob_of_image(const conv::StackLogProbVjp& op, const std::uint8_t* image, const Workspace& work,
+                       std::int64_t units, Vector<float> out, Vector<const float> grad) {
+  const std::int64_t each = conv::detail::logits_of(op.levels, op.n_mixtures);
+  const Matrix<const std::uint8_t> x{image, {1, units}};
+  const Matrix<const float> params{work.last, {1, units * each}}, logits{work.last, {units, each}};
+  if (op.n_mixtures > 0) {
+    dense::LogisticMixtureLogProb forward;
+    forward.params = params;
+    forward.x = x;
+    forward.levels = op.levels;
+    forward.n_mixtures = op.n_mixtures;
+    forward.out = out;
+    logistic_mixture_log_prob(forward);
+    dense::LogisticMixtureLogProbVjp back;
+    back.grad = grad;
+    back.params = params;
+    back.x = x;
+    back.levels = op.levels;
+    back.n_mixtures = op.n_mixtures;
+    back.grad_params = {work.grad, {1, units * each}};
+    return logistic_mixture_log_prob_vjp(back);
   }
+  if (op.levels == 2) {
+    dense::BernoulliLogProb forward;
+    forward.logits = params;
+    forward.targets = x;
+    forward.out = out;
+    bernoulli_log_prob(forward);
+    dense::BernoulliLogProbVjp back;
+    back.grad = grad;
+    back.logits = params;
+    back.targets = x;
+    back.grad_logits = {work.grad, {1, units}};
+    return bernoulli_log_prob_vjp(back);
+  }
+  Scratch scratch(static_cast<std::size_t>(units) * 16 + 256);
+  auto* labels = scratch.carve<std::int64_t>(static_cast<std::size_t>(units));
+  auto *costs = scratch.carve<float>(static_cast<std::size_t>(units)),
+       *slopes = scratch.carve<float>(static_cast<std::size_t>(units));
+  for (std::int64_t u = 0; u < units; ++u) {
+    labels[u] = image[u];
+    slopes[u] = -grad[0];
+  }
+  dense::SoftmaxCrossEntropy forward;
+  forward.logits = logits;
+  forward.labels = {labels, {units}};
+  forward.out = {costs, {units}};
+  softmax_cross_entropy(forward);
+  dense::SoftmaxCrossEntropyVjp back;
+  back.grad = {slopes, {units}};
+  back.logits = logits;
+  back.labels = forward.labels;
+  back.grad_logits = {work.grad, {units, each}};
+  softmax_cross_entropy_vjp(back);
+  double total = 0;
+  for (std::int64_t u = 0; u < units; ++u) total += static_cast<double>(costs[u]);
+  out[0] = static_cast<float>(-total);
+}
+
+void stack_log_prob_vjp(const conv::StackLogProbVjp& op) {
+  const Pass pass(op, op.images.shape, op.grads);
+  const std::int64_t units = pass.pixels() * pass.colours;
+  const float unit = 1.0f / static_cast<float>(op.levels - 1);
+  sum_over_images(pass, [&](std::int64_t image, const Workspace& work) {
+    const std::uint8_t* levels = op.images.data + image * units;
+    op.out[image] = 0;
+    if (units == 0) return;
+    for (std::int64_t u = 0; u < units; ++u) work.image[u] = static_cast<float>(levels[u]) * unit;
+    work.maps.map[0] = work.image;
+    forward(pass, image, work);
+    log_prob_of_image(op, levels, work, units, {op.out.data + image, {1}}, {op.grad.data + image, {1}});
+    backward(pass, image, work);
+  });
 }
 
 }  // namespace
@@ -339,6 +451,7 @@ void stack_vjp(const conv::StackVjp& op) {
 void fill_pixel_stack(runtime::Table& table) {
   table.conv.StackForward = stack_forward;
   table.conv.StackVjp = stack_vjp;
+  table.conv.StackLogProbVjp = stack_log_prob_vjp;
 }
 
 }  // namespace gencore::GENCORE_LEVEL
