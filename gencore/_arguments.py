@@ -105,6 +105,11 @@ def count(text: str) -> int:
     return _integer(text, 1)
 
 
+def index(text: str) -> int:
+    """0, 1, 2, ..."""
+    return _integer(text, 0)
+
+
 def classes(text: str) -> int:
     """2, 3, ..."""
     return _integer(text, 2)

@@ -448,6 +448,20 @@ def conv_stack_vjp(
     grad: Array | None = None,
     grads: Arrays | None = None,
 ) -> None: ...
+def conv_stack_log_prob_vjp(
+    *,
+    layers: Array | None = None,
+    params: Arrays | None = None,
+    channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    images: Array | None = None,
+    grad: Array | None = None,
+    out: Array | None = None,
+    grads: Arrays | None = None,
+) -> None: ...
 def optim_sgd(
     *,
     param: Array | None = None,

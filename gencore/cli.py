@@ -16,10 +16,12 @@ from typing import Any
 from gencore import _arguments as types
 from gencore import _commands, _core, _train_options, train
 from gencore._arguments import KindOptions, Parser
+from gencore._commands import pixels
 
 __all__ = ["main", "parser"]
 
 _MODEL_HELP = "file written by gencore train, or by a model's save"
+_PIXEL_KINDS = tuple(pixels.KINDS)
 _OF_KIND = (
     "0.5 for an RBM; a VAE takes them as they are, from 0 to 1; a PixelCNN as it was trained: "
     "give it again, or none where it has learned levels"
@@ -134,6 +136,7 @@ Examples:
     _train_options.add_rbm(models)
     _train_options.add_vae(models)
     _train_options.add_pixelcnn(models)
+    _train_options.add_gated_pixelcnn(models)
 
 
 def _add_sample(commands: Any) -> None:
@@ -180,7 +183,7 @@ Examples:
     )
     rbm = KindOptions(p, "RBM")
     rbm.add("--steps", type=types.count, default=1000, metavar="N", help="Gibbs steps of each chain")
-    completed = KindOptions(p, "RBM", "PixelCNN")
+    completed = KindOptions(p, "RBM", *_PIXEL_KINDS)
     completed.add(
         "--start",
         metavar="DATA",
@@ -193,12 +196,16 @@ Examples:
         metavar="FILE",
         help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
     )
-    KindOptions(p, "PixelCNN").add(
+    of_images = KindOptions(p, *_PIXEL_KINDS)
+    of_images.add(
         "--temperature",
         type=types.positive,
         default=1.0,
         metavar="X",
         help="logits are divided by it: below 1 the likelier values are drawn more often",
+    )
+    of_images.add(
+        "--label", type=types.index, metavar="N", help="class of all images (default: each in turn)"
     )
     vae = KindOptions(p, "VAE")
     either = vae.exclusively()

@@ -5,6 +5,7 @@
 
 #include "../runtime/table.h"
 #include "gencore/logistic_mixture.h"
+#include "loss_kernels.h"
 #include "parallel.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -64,18 +65,6 @@ Unit unit_of(const Op& op, std::int64_t r, std::int64_t d) {
   return {op.params.row(r) + d * 3 * op.n_mixtures, op.n_mixtures, op.x.row(r)[d], Bins(op.levels)};
 }
 
-void log_prob(const dense::LogisticMixtureLogProb& op) {
-  for_each_row(op, [&](std::int64_t r) {
-    float joint[most_mixtures];
-    double total = 0;
-    for (std::int64_t d = 0; d < op.x.shape[1]; ++d) {
-      const Unit::Sums s = unit_of(op, r, d).sums(joint);
-      total += static_cast<double>(s.joint) - static_cast<double>(s.weights);
-    }
-    op.out[r] = static_cast<float>(total);
-  });
-}
-
 // Share of the component in what it explains, times the slopes of its log-mass.
 void unit_vjp(const Unit& u, float grad, float* out) {
   float joint[most_mixtures];
@@ -95,7 +84,21 @@ void unit_vjp(const Unit& u, float grad, float* out) {
   });
 }
 
-void log_prob_vjp(const dense::LogisticMixtureLogProbVjp& op) {
+}  // namespace
+
+void logistic_mixture_log_prob(const dense::LogisticMixtureLogProb& op) {
+  for_each_row(op, [&](std::int64_t r) {
+    float joint[most_mixtures];
+    double total = 0;
+    for (std::int64_t d = 0; d < op.x.shape[1]; ++d) {
+      const Unit::Sums s = unit_of(op, r, d).sums(joint);
+      total += static_cast<double>(s.joint) - static_cast<double>(s.weights);
+    }
+    op.out[r] = static_cast<float>(total);
+  });
+}
+
+void logistic_mixture_log_prob_vjp(const dense::LogisticMixtureLogProbVjp& op) {
   for_each_row(op, [&](std::int64_t r) {
     for (std::int64_t d = 0; d < op.x.shape[1]; ++d) {
       unit_vjp(unit_of(op, r, d), op.grad[r], op.grad_params.row(r) + d * 3 * op.n_mixtures);
@@ -103,11 +106,9 @@ void log_prob_vjp(const dense::LogisticMixtureLogProbVjp& op) {
   });
 }
 
-}  // namespace
-
 void fill_logistic_mixture(runtime::Table& table) {
-  table.dense.LogisticMixtureLogProb = log_prob;
-  table.dense.LogisticMixtureLogProbVjp = log_prob_vjp;
+  table.dense.LogisticMixtureLogProb = logistic_mixture_log_prob;
+  table.dense.LogisticMixtureLogProbVjp = logistic_mixture_log_prob_vjp;
 }
 
 }  // namespace gencore::GENCORE_LEVEL

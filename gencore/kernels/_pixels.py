@@ -7,12 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.autograd import Tensor, defvjp, enable_grad, grad, logistic, primitive, relu, softplus, tensor
+from gencore.autograd import (
+    Tensor,
+    defvjp,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    logistic,
+    primitive,
+    relu,
+    softplus,
+    tensor,
+)
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
 from gencore.random import KeyLike, as_key
 
-__all__ = ["PixelLayer", "pixel_draw", "pixel_sample", "pixel_stack"]
+__all__ = ["PixelLayer", "pixel_draw", "pixel_log_prob", "pixel_sample", "pixel_stack"]
 
 Float32Array = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
@@ -269,6 +280,130 @@ def _gate(x: Any, groups: int) -> Any:
 
 
 defvjp(_stack, joint=_stack_rule)
+
+
+class _Likelihood(NamedTuple):
+    """What a log-probability is computed of besides the parameters."""
+
+    images: ImageArray
+    run: _Run
+    levels: int
+    n_mixtures: int
+    found: list[
+        Any
+    ]  # gradients of the sum over images, from the pass that made the log-probabilities; or empty
+
+    def vjp(self, grad: Any, params: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Log-probabilities, and gradients of ``<grad, them>``, in one pass."""
+        out = np.empty(self.images.shape[0], np.float32)
+        grads = [np.empty(p.shape, np.float32) for p in params]
+        _core.conv_stack_log_prob_vjp(
+            params=list(params), images=self.images, levels=self.levels, n_mixtures=self.n_mixtures, grad=grad,
+            out=out, grads=grads, **self.run.arguments(),
+        )  # fmt: skip
+        return out, grads
+
+    def of_logits(self, logits: Any) -> Any:
+        """The log-probabilities from the last map."""
+        n, levels = len(self.images), self.levels
+        if self.n_mixtures:
+            return dense.logistic_mixture_log_prob(
+                logits.reshape(n, -1), self.images.reshape(n, -1), levels=levels, n_mixtures=self.n_mixtures
+            )
+        if levels == 2:
+            return dense.bernoulli_log_prob(logits.reshape(n, -1), self.images.reshape(n, -1))
+        loss = dense.softmax_cross_entropy(
+            logits.reshape(-1, levels), self.images.reshape(-1).astype(np.int64)
+        )
+        each = loss.reshape(n, -1)
+        return -np.sum(each, axis=1) if isinstance(each, Tensor) else -np.sum(each, axis=1, dtype=np.float64)
+
+
+def pixel_log_prob(
+    images: ImageArray,
+    layers: Sequence[PixelLayer],
+    *,
+    channel_groups: int = 1,
+    levels: int = 2,
+    n_mixtures: int = 0,
+    labels: LabelArray | None = None,
+    n_classes: int = 0,
+) -> Float32Array:
+    """Log-probability of each image under the distribution that `pixel_sample` draws from.
+
+    Parameters
+    ----------
+    images : (N, H, W, C) uint8
+        Levels.
+    layers, channel_groups, levels, n_mixtures, labels, n_classes
+        As in `pixel_sample`.
+
+    Returns
+    -------
+    (N,) float32
+        Sums over pixels and colours; those of each image in float64 before they are rounded.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Layers that do not fit each other; wrong shapes, dtypes or memory order; a level out of range.
+
+    Notes
+    -----
+    The bits of `pixel_stack` and of the losses of `gencore.kernels.dense` after it.
+
+    Gradient: to weights and biases. Where one of them requires a gradient, the pass that computes the log-probabilities
+    goes back through each image at once, while its maps are in the caches, as if the sum over all images were
+    differentiated; a gradient that is the same for all images, as that of a mean, then scales what was found. Any other
+    takes a second such pass. To second order through the layers one by one.
+
+    Extra memory: that of `pixel_stack` and its gradient.
+    """
+    _check_images("conv.pixel_log_prob", images, levels)
+    rows, params = _compiled("conv.pixel_log_prob", layers, images.shape[-1])
+    learned = is_grad_enabled() and any(isinstance(p, Tensor) and p.requires_grad for p in params)
+    what = _Likelihood(images, _Run(rows, channel_groups, labels, n_classes), levels, n_mixtures, [])
+    result: Float32Array = _log_prob(*params, what=what, learned=learned)
+    return result
+
+
+def _check_images(op: str, images: Any, levels: int) -> None:
+    if not (isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.uint8):
+        kind = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise TypeError(f"{op}: expected images to be (N, H, W, C) uint8, received {kind}")
+    if images.size and images.max() >= levels:
+        raise ValueError(f"{op}: expected images to hold levels below {levels}, received {images.max()}")
+
+
+@primitive
+def _log_prob(*params: Any, what: _Likelihood, learned: bool) -> Any:
+    if learned:
+        out, what.found[:] = what.vjp(np.ones(len(what.images), np.float32), params)
+        return out
+    x = what.images.astype(np.float32)
+    if what.levels > 2:
+        x *= np.float32(1 / (what.levels - 1))
+    return np.asarray(what.of_logits(_stack(x, *params, run=what.run)), np.float32)
+
+
+def _log_prob_rule(
+    needs: tuple[bool, ...], g: Any, _ans: Any, *params: Any, what: _Likelihood, learned: bool
+) -> tuple[Any, ...]:
+    if not (isinstance(g, Tensor) or any(isinstance(p, Tensor) for p in params)):
+        g = contiguous(g)
+        if what.found and len(g) and (g == g[0]).all():
+            return tuple(part * g[0] for part in what.found)
+        return tuple(what.vjp(g, params)[1])
+    with enable_grad():
+        arguments = [p if isinstance(p, Tensor) else tensor(p, requires_grad=True) for p in params]
+        x = what.images.astype(np.float32) * np.float32(1 / (what.levels - 1))
+        y = what.of_logits(_stack(tensor(x), *arguments, run=what.run))
+        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
+        found = iter(grad(y, wanted, g, create_graph=True, allow_unused=True))
+    return tuple(next(found) if need else None for need in needs)
+
+
+defvjp(_log_prob, joint=_log_prob_rule)
 
 
 def pixel_draw(

@@ -63,6 +63,18 @@ class _ConvolutionModel(PixelModel):
         ]
 
 
+class _StackModel(_ConvolutionModel):
+    """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image."""
+
+    def log_prob_of(self, x: Any) -> Any:
+        """Log-probability of images as kernels take them, or of those and their labels: (n,), differentiable."""
+        images, labels = x if isinstance(x, tuple) else (x, None)
+        return conv.pixel_log_prob(
+            images, self.layers(), channel_groups=self.shape[2], levels=self.levels, n_mixtures=self.n_mixtures,
+            labels=labels, n_classes=self.n_classes,
+        )  # fmt: skip
+
+
 class _Block(Module):
     """x + conv(relu(conv(relu(conv(relu(x)))))): 2h -> h (1x1), h -> h (3x3), h -> 2h (1x1)."""
 
@@ -73,7 +85,7 @@ class _Block(Module):
         self.widen = model.masked(h, 2 * h, 1, "B")
 
 
-class PixelCNN(_ConvolutionModel):
+class PixelCNN(_StackModel):
     """Exact autoregressive model of images: each pixel given those before it in raster order, by masked convolutions.
 
     A 7x7 convolution of type A, residual blocks 2h -> h -> h -> 2h whose middle is a 3x3 convolution of type B, two
@@ -170,7 +182,7 @@ class _GatedBlock(Module):
         self.out = model.masked(p, p, 1, "B")
 
 
-class GatedPixelCNN(_ConvolutionModel):
+class GatedPixelCNN(_StackModel):
     """Exact autoregressive model of images by gated convolutions, each pixel given all before it in raster order.
 
     Two stacks: the vertical one sees whole rows above a pixel, the horizontal one the pixels to its left and, through

@@ -4,7 +4,7 @@
 #include "gencore/conv.h"
 #include "gencore/sample_coordinates.h"
 
-#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw) X(StackForward) X(StackVjp)
+#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw) X(StackForward) X(StackVjp) X(StackLogProbVjp)
 
 namespace gencore::conv {
 
@@ -206,10 +206,35 @@ struct StackVjp : OpBase, Stack {
   }
 };
 
+// out[n] = log P(images[n]) where the last layer's map holds what PixelSample draws by, and grads, the gradients of
+// <grad, out> for the parameters, all in one pass over each image. Map 0 is level / (levels - 1).
+struct StackLogProbVjp : OpBase, Stack {
+  static constexpr const char* name = "conv.stack_log_prob_vjp";
+  std::int64_t levels = 2;
+  std::int64_t n_mixtures = 0;
+  View<const std::uint8_t, 4> images{};  // (N, H, W, C), below levels
+  Vector<const float> grad{};            // (N,)
+  Vector<float> out{};                   // (N,)
+  VectorList<float> grads{};             // like params
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    stack_fields<StackLogProbVjp>(f);
+    f("levels", &StackLogProbVjp::levels);
+    f("n_mixtures", &StackLogProbVjp::n_mixtures);
+    f("images", &StackLogProbVjp::images);
+    f("grad", &StackLogProbVjp::grad);
+    f("out", &StackLogProbVjp::out);
+    f("grads", &StackLogProbVjp::grads);
+  }
+};
+
 GENCORE_API void run(const PixelSample& op);
 GENCORE_API void run(const PixelDraw& op);
 GENCORE_API void run(const StackForward& op);
 GENCORE_API void run(const StackVjp& op);
+GENCORE_API void run(const StackLogProbVjp& op);
 
 inline void PixelSample::check() const {
   check::given(name, "out", out);
@@ -253,6 +278,23 @@ inline void StackVjp::check() const {
   check_stack(name, *this, x.shape[0], x.shape[3], false);
   check::shape(name, "grad", grad, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
+  check::like(name, "grads", grads, "params", params);
+}
+
+inline void StackLogProbVjp::check() const {
+  check::given(name, "images", images);
+  check::in_range(name, "levels", levels, 2, 256);
+  check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
+  check_stack(name, *this, images.shape[0], images.shape[3], false);
+  const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
+                     wanted = images.shape[3] * detail::logits_of(levels, n_mixtures);
+  check::in_range(name, "what the last of layers puts out, with these levels,", logits, wanted, wanted);
+  for (std::int64_t i = 0; i < images.size(); ++i) {
+    if (images[i] < levels) continue;
+    check::fail(name, "images", "to hold levels from 0 to " + std::to_string(levels - 1), std::to_string(images[i]));
+  }
+  check::shape(name, "grad", grad, {images.shape[0]}, "the images");
+  check::shape(name, "out", out, {images.shape[0]}, "the images");
   check::like(name, "grads", grads, "params", params);
 }
 
