@@ -51,6 +51,13 @@ class _Layer(Module):
         """(N, H, W, 2h) -> the same."""
         return x + self.widen(self.states(x))
 
+    def swept(self, x: Any, path: recurrent.Path) -> Any:
+        """The states of all sweeps."""
+        w_input: Any = self.weight_input
+        w_state: Any = self.weight_state
+        bias: Any = self.bias
+        return recurrent.lstm_of_map(x, w_input, w_state, bias, path, channel_groups=self.groups)
+
     def sums(self, x: Any) -> Any:
         """The part of the gates' sums that comes from the map."""
         weight: Any = self.weight_input
@@ -63,8 +70,7 @@ class _RowLayer(_Layer):
 
     def states(self, x: Any) -> Any:
         """Row by row."""
-        weight: Any = self.weight_state
-        return recurrent.map_lstm(self.sums(x), weight, "rows")
+        return self.swept(x, "rows")
 
 
 class _DiagonalLayer(_Layer):
@@ -72,8 +78,7 @@ class _DiagonalLayer(_Layer):
 
     def states(self, x: Any) -> Any:
         """Diagonal by diagonal, from the left and from the right."""
-        weight: Any = self.weight_state
-        return recurrent.both_sweeps(recurrent.map_lstm(self.sums(x), weight, "diagonals"))
+        return recurrent.both_sweeps(self.swept(x, "diagonals"))
 
 
 # --- sampling: a layer's states as far as they are known ------------------------------------------------------

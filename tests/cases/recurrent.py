@@ -3,6 +3,7 @@
 import numpy as np
 from reference import recurrent
 
+from gencore.kernels import _lstm, _map_lstm
 from gencore.kernels import recurrent as kernels
 
 from .case import Bad, Case, Expected
@@ -84,7 +85,7 @@ def lstm_reference(a, s):
 def lstm_public(a, s):
     names = ("x", "w_input", "w_hidden", "bias", "h0", "c0")
     if s["kept"]:
-        return dict(zip(("h", "c", "gates", "cells"), kernels._lstm_kept(*map(a.get, names)), strict=True))
+        return dict(zip(("h", "c", "gates", "cells"), _lstm._lstm_kept(*map(a.get, names)), strict=True))
     return dict(zip(("h", "c"), kernels.lstm(**a), strict=True))
 
 
@@ -212,7 +213,7 @@ def map_inputs(rng, s):
     units, taps = s["units"], s["taps"]
     w = normals(rng, s["sweeps"], taps, units, 4 * units, scale=max(taps * units, 1) ** -0.5)
     z = normals(rng, s["n"], *s["image"], 4 * s["sweeps"] * units)
-    return {"z": z, "w": w, "path": kernels._PATHS[s["path"]]}
+    return {"z": z, "w": w, "path": _map_lstm._PATHS[s["path"]]}
 
 
 def map_outputs(s):
@@ -229,7 +230,7 @@ def map_reference(a, s):
 
 def map_public(a, s):
     if s["kept"]:
-        found = kernels._map_kept(a["z"], a["w"], path=s["path"])
+        found = _map_lstm._map_kept(a["z"], a["w"], path=s["path"])
         return dict(zip(("h", "gates", "cells"), found, strict=True))
     return {"h": kernels.map_lstm(a["z"], a["w"], s["path"])}
 

@@ -98,7 +98,7 @@ struct MapLstm : OpBase {
   View<const float, 4> w{};  // (S, taps, F, 4F)
   Path path = Path::rows;
   View<float, 4> h{};               // (N, Y, X, S F)
-  View<float, 4> gates{}, cells{};  // as z and h; optional
+  View<float, 4> gates{}, cells{};  // as z and h; optional. gates may be the memory of z, which they then replace
 
   void check() const;
   template <class F>
