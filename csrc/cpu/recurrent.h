@@ -103,10 +103,9 @@ struct Cell {
   F i, f, g, o, c, h;
 };
 
-// The gates of some units that the next step will read, or write, at this position, far from those of this one.
-template <bool Write>
+// The gates of some units that the next step will read at this position, far from those of this one.
 GENCORE_INLINE void fetch_gates(const float* gates, std::int64_t units) {
-  for (int k = 0; k < cell_gates; ++k) __builtin_prefetch(gates + k * units, Write, 3);
+  for (int k = 0; k < cell_gates; ++k) __builtin_prefetch(gates + k * units, 0, 3);
 }
 
 GENCORE_INLINE Cell cell_step(F i, F f, F g, F o, F before) {
@@ -179,7 +178,7 @@ GENCORE_INLINE void finish_gates(const Sweep& sweep, const ForwardArrays& arrays
                                  const At& at) {
   const std::int64_t units = state.units, up = sweep.up;
   const float* z = arrays.z + row * arrays.z_stride + unit;
-  if (arrays.z_stride > 0) fetch_gates<false>(z + sweep.step_stride * arrays.z_stride, units);
+  if (arrays.z_stride > 0) fetch_gates(z + sweep.step_stride * arrays.z_stride, units);
   const auto gate = [&](int k) { return load(sums + k * lanes) + at.load(z + k * units); };
   float* const cells = state.cells + position * units + unit;
   const Cell cell = cell_step(gate(0), gate(1), gate(2), gate(3), at.load(cells));
@@ -297,10 +296,8 @@ GENCORE_INLINE void back_through_cell(const Sweep& sweep, const BackwardArrays& 
                                       F dh, const At& at) {
   const std::int64_t units = state.units, place = row * cell_gates * arrays.h_stride + unit;
   const float* gates = arrays.gates + place;
-  const std::int64_t back = sweep.step_stride * cell_gates * arrays.h_stride;
-  fetch_gates<false>(gates - back, units);
-  fetch_gates<true>(arrays.grad_z + place - back, units);
-  const std::int64_t next = row - sweep.step_stride;
+  const std::int64_t next = row - sweep.step_stride;  // perhaps beyond the image, where fetching does no harm
+  fetch_gates(arrays.gates + next * cell_gates * arrays.h_stride + unit, units);
   __builtin_prefetch(arrays.grad_h + next * arrays.h_stride + unit, 0, 3);
   __builtin_prefetch(arrays.cells + (next - sweep.step_stride) * arrays.h_stride + unit, 0, 3);  // the cell before it
   const F i = at.load(gates), f = at.load(gates + units), g = at.load(gates + 2 * units),

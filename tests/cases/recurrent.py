@@ -241,7 +241,7 @@ MAP_BAD = (
     Bad("w", lambda a: np.zeros((3, 2, 5, 20), np.float32), ValueError, ("the sweeps of w",)),
     Bad("w", lambda a: np.zeros((1, 2, 5, 20), np.float32), ValueError, ("the sweeps and units of w",)),
     Bad("path", 2, ValueError, ("from 0 to 1", "2")),
-    Bad("path", 0, ValueError, ("one sweep",)),
+    Bad("w", lambda a: np.zeros((2, 0, 5, 20), np.float32), ValueError, ("two taps",)),
     Bad("h", fewer("h"), ValueError, ("the sweeps and units of w",)),
     Bad("gates", fewer("gates"), ValueError, ("gates",)),
     Bad("cells", fewer("cells", 1), ValueError, ("the shape of h",)),
