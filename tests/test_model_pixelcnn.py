@@ -179,7 +179,7 @@ def test_it_learns_digits():
     assert history["validation_log_prob"][-1] > independent + 4
     assert history["validation_log_prob"][-1] == pytest.approx(model.log_prob(data.valid).mean(), abs=1e-3)
     drawn = model.sample(200, key=1).reshape(200, -1)
-    assert np.abs(drawn.mean(0) - data.train.mean(0)).mean() < 0.08
+    assert np.abs(drawn.mean(0) - data.train.mean(0)).mean() < 0.1
 
 
 def test_it_learns_levels():
