@@ -594,3 +594,63 @@ def autoregressive_nade_sample(
     first_row: int | None = None,
     step: int | None = None,
 ) -> None: ...
+def recurrent_lstm(
+    *,
+    x: Array | None = None,
+    w_input: Array | None = None,
+    w_hidden: Array | None = None,
+    bias: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    h: Array | None = None,
+    c: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+) -> None: ...
+def recurrent_lstm_vjp(
+    *,
+    grad_h: Array | None = None,
+    grad_c: Array | None = None,
+    x: Array | None = None,
+    w_input: Array | None = None,
+    w_hidden: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+    grad_x: Array | None = None,
+    grad_w_input: Array | None = None,
+    grad_w_hidden: Array | None = None,
+    grad_bias: Array | None = None,
+    grad_h0: Array | None = None,
+    grad_c0: Array | None = None,
+) -> None: ...
+def recurrent_map_lstm(
+    *,
+    z: Array | None = None,
+    w: Array | None = None,
+    path: int | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+) -> None: ...
+def recurrent_map_lstm_vjp(
+    *,
+    grad_h: Array | None = None,
+    w: Array | None = None,
+    path: int | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+    grad_z: Array | None = None,
+    grad_w: Array | None = None,
+) -> None: ...
+def recurrent_lstm_cell(
+    *,
+    input: Array | None = None,
+    state: Array | None = None,
+    before: Array | None = None,
+    h: Array | None = None,
+    c: Array | None = None,
+) -> None: ...

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gencore as gc
 from gencore import _bench
 from gencore._bench import machine, measure, ours, reference, registry, report, works
 from gencore._bench.measure import Candidate, Plan, Timing
@@ -166,6 +167,21 @@ def wrong_nade_sample(p: works.nade.Nade) -> Any:
     return np.repeat(works.nade.draw(p.params, 1, RNG), len(p.x), axis=0)
 
 
+def wrong_lstm(p: works.recurrent.Lstm) -> Any:
+    """The right states; one of the gradients is a hundredth too small."""
+    good = gradients_of_lstm(p)
+    good[3] = good[3] * 0.99
+    return good
+
+
+def gradients_of_lstm(p: works.recurrent.Lstm) -> Any:
+    """States and gradients, by our kernel."""
+    leaves: Any = [gc.tensor(a, requires_grad=True) for a in p[:4]]
+    h: Any = gc.kernels.recurrent.lstm(*leaves)[0]
+    h.backward(p.grad)
+    return [h.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
+
+
 def wrong_adam(p: works.optim.Adam) -> Any:
     """Without the corrections of the first steps."""
     m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
@@ -208,6 +224,7 @@ def wrong_iwae(p: works.vae.Iwae, n_samples: int) -> Any:
         ("adam", wrong_adam),
         ("nade", wrong_nade),
         ("nade_sample", wrong_nade_sample),
+        ("lstm", wrong_lstm),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
         ("ais", wrong_ais),

@@ -1,6 +1,7 @@
 """Autoregressive models with exact likelihoods on the static binarised MNIST.
 
-NADE: Larochelle & Murray 2011, as Uria et al. 2016 quote it. PixelCNN: van den Oord, Kalchbrenner & Kavukcuoglu 2016.
+NADE: Larochelle & Murray 2011, as Uria et al. 2016 quote it. PixelCNN, Row LSTM and Diagonal BiLSTM: van den Oord,
+Kalchbrenner & Kavukcuoglu 2016.
 """
 
 import time
@@ -66,5 +67,15 @@ SETTINGS = {
     "pixelcnn": Setting(
         "PixelCNN, 7 blocks of h = 16, RMSProp, batch 16", "81.30 (van den Oord et al. 2016)", 120, 20, "PixelCNN",
         (28, 28), fit={"batch_size": 16, "optimizer": "rmsprop"},
+    ),
+    # The paper does not say how many layers its Row LSTM has: as many as its larger Diagonal BiLSTM.
+    "row-lstm": Setting(
+        "Row LSTM, 7 layers of h = 16, RMSProp, batch 16", "80.54 (van den Oord et al. 2016)", 60, 20, "RowLSTM",
+        (28, 28), model={"n_features": 16, "n_layers": 7}, fit={"batch_size": 16, "optimizer": "rmsprop"},
+    ),
+    "diagonal-bilstm": Setting(
+        "Diagonal BiLSTM, 1 layer of h = 32, RMSProp, batch 16", "80.75 (van den Oord et al. 2016)", 60, 20,
+        "DiagonalBiLSTM", (28, 28), model={"n_features": 32, "n_layers": 1},
+        fit={"batch_size": 16, "optimizer": "rmsprop"},
     ),
 }  # fmt: skip
