@@ -4,6 +4,7 @@ import numpy as np
 from reference import convolution, mixture, philox
 from reference.rounding import U
 from reference.sampling import TieError
+from scipy.special import logsumexp
 
 from gencore.kernels import conv as kernels
 
@@ -521,4 +522,72 @@ VJP = Case(
     ),
 )
 
-CASES = (SAMPLE, DRAW, FORWARD, VJP)
+
+def log_prob_inputs(rng, s):
+    a = whole_inputs(rng, s)
+    del a["x"]
+    return {
+        **a, "images": rng.integers(0, s["levels"], (s["n"], *s["image"])).astype(np.uint8), "levels": s["levels"],
+        "grad": rng.normal(0, 1, s["n"]).astype(np.float32),
+        "grads": [np.full(p.shape, 7, np.float32) for p in a["params"]],
+    }  # fmt: skip
+
+
+def log_prob_reference(a, s):
+    """Logits err as forward's; a log-probability's slope for them is at most 1, and so is the slope's own for a logit.
+
+    Gradients as `vjp_reference` has them, of slopes whose errors are those of the logits.
+    """
+    maps = Maps({**a, "x": a["images"] / (s["levels"] - 1)}, s)
+    each = 1 if s["levels"] == 2 else s["levels"]
+    units = int(np.prod(s["image"]))
+    logits, x = maps.value[-1].reshape(s["n"], units, each), a["images"].reshape(s["n"], units)
+    if each == 1:
+        log_p = -np.logaddexp(0, np.where(x == 1, -1, 1) * logits[..., 0])
+        slope = (x - 1 / (1 + np.exp(-logits[..., 0])))[..., None]
+    else:
+        log_all = logits - logsumexp(logits, axis=-1, keepdims=True)
+        log_p = np.take_along_axis(log_all, x[..., None].astype(int), -1)[..., 0]
+        slope = (x[..., None] == np.arange(each)) - np.exp(log_all)
+    grad = (slope * a["grad"].astype(np.float64)[:, None, None]).reshape(maps.value[-1].shape)
+    size = np.broadcast_to(np.abs(a["grad"])[:, None, None, None], grad.shape).astype(np.float64)
+    exact, magnitude = maps.gradients(grad, False), maps.gradients(size, True)
+    pixels = s["image"][0] * s["image"][1] + s["n"]
+    largest = max(float(m.max(initial=0)) for m in maps.size)
+    roundings = (4 * maps.roundings + pixels + 8) * U * (1 + largest)
+    error = 2 * maps.roundings * U * maps.size[-1].sum((1, 2, 3)) + 8 * U * np.abs(log_p).sum(1)
+    return {"out": Expected(log_p.sum(1), error + 4 * U * np.abs(log_p.sum(1)))} | {
+        f"grads[{k}]": Expected(
+            exact.get(k, np.zeros(p.shape)), roundings * magnitude.get(k, np.zeros(p.shape))
+        )
+        for k, p in enumerate(a["params"])
+    }
+
+
+LOG_PROB_VJP = Case(
+    name="conv.stack_log_prob_vjp",
+    sizes=(
+        *(size(n, (5, 4, 1), small(1, 1)) for n in (1, 3, 17, 40)),
+        size(3, (4, 6, 3), small(3, 1), groups=3), size(5, (4, 5, 1), STACKS),
+        size(4, (5, 3, 1), small(1, 5), levels=5),
+        size(7, (4, 5, 1), gated(1, 1), classes=3), size(3, (3, 4, 3), gated(3, 4), groups=3, classes=1, levels=4),
+        size(2, (1, 1, 1), small(1, 1)), size(0, (3, 3, 1), small(1, 1)), size(2, (0, 3, 1), small(1, 1)),
+    ),
+    bench=size(16, (28, 28, 1), small(1, 1)),
+    inputs=log_prob_inputs,
+    outputs=lambda s: {"out": ((s["n"],), np.float32)},
+    reference=log_prob_reference,
+    in_place=("grads",),
+    optional=frozenset({"labels"}),
+    bad=(
+        Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images",)),
+        Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),
+        Bad("levels", 1, ValueError, ("2", "256")),
+        Bad("levels", 3, ValueError, ("the last of layers",)),
+        Bad("n_mixtures", 2, ValueError, ("the last of layers",)),
+        Bad("images", lambda a: a["images"] + np.uint8(9), ValueError, ("levels from 0 to",)),
+        Bad("labels", lambda a: a["labels"] + 3, ValueError, ("labels[0]",)),
+    ),
+)  # fmt: skip
+
+CASES = (SAMPLE, DRAW, FORWARD, VJP, LOG_PROB_VJP)

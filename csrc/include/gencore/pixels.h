@@ -288,7 +288,7 @@ inline void StackLogProbVjp::check() const {
   check_stack(name, *this, images.shape[0], images.shape[3], false);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = images.shape[3] * detail::logits_of(levels, n_mixtures);
-  check::in_range(name, "what the last of layers puts out, with these levels,", logits, wanted, wanted);
+  check::in_range(name, "levels and n_mixtures, and so the channels of the last of layers,", logits, wanted, wanted);
   for (std::int64_t i = 0; i < images.size(); ++i) {
     if (images[i] < levels) continue;
     check::fail(name, "images", "to hold levels from 0 to " + std::to_string(levels - 1), std::to_string(images[i]));
