@@ -113,6 +113,40 @@ def test_gradients_that_nobody_asks_for():
         np.testing.assert_array_equal(alone.numpy(), everything[i].numpy())
 
 
+@pytest.mark.parametrize(("path", "sweeps", "taps", "reach"), [("rows", 1, 3, 3), ("diagonals", 2, 2, 1)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_fused_op_is_its_parts(path, sweeps, taps, reach, groups):
+    """`lstm_of_map`, which turns sums into gates in place, is `map_lstm` of `input_to_state`; gradients to rounding."""
+    rng = np.random.default_rng(13)
+    channels, units = 4, 6
+    x = float32(rng, 3, 4, 5, channels)
+    w_input = float32(rng, 1, reach, channels, 4 * sweeps * units, scale=0.5)
+    w_state = float32(rng, sweeps, taps, units, 4 * units, scale=0.5)
+    bias, g = float32(rng, 4 * sweeps * units), float32(rng, 3, 4, 5, sweeps * units)
+
+    def fused(x, w_input, w_state, bias):
+        return recurrent.lstm_of_map(x, w_input, w_state, bias, path, channel_groups=groups)
+
+    def parts(x, w_input, w_state, bias):
+        z = recurrent.input_to_state(x, w_input, bias, sweeps=sweeps, channel_groups=groups)
+        return recurrent.map_lstm(z, w_state, path)
+
+    arrays = x, w_input, w_state, bias
+    found = []
+    for function in (fused, parts):
+        leaves = [gc.tensor(a, requires_grad=True) for a in arrays]
+        h = function(*leaves)
+        found.append([h, *gc.grad(np.sum(g * h), leaves)])
+        np.testing.assert_array_equal(function(*arrays), h.numpy())
+        again = gc.grad(np.sum(g * function(*leaves)), leaves, create_graph=True)
+        squares = sum((np.sum(part * part) for part in again[1:]), np.sum(again[0] * again[0]))
+        found[-1] += gc.grad(squares, leaves)
+    np.testing.assert_array_equal(found[0][0].numpy(), found[1][0].numpy())
+    for a, b in zip(*found, strict=True):
+        # Sums of some hundred terms, each of a few roundings.
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=100 * U * np.abs(b.numpy()).max())
+
+
 # --- what sees what -------------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,8 @@ def lstm(
     --------
     >>> x, w, u = np.ones((1, 3, 1), np.float32), np.ones((1, 4), np.float32), np.zeros((1, 4), np.float32)
     >>> h, c = lstm(x, w, u, np.zeros(4, np.float32))
-    >>> h[0, :, 0]
-    array([0.36960673, 0.55012745, 0.63263154], dtype=float32)
+    >>> h[0, :, 0].round(4)
+    array([0.3696, 0.5453, 0.6225], dtype=float32)
     """
     arguments = (x, w_input, w_hidden, bias, h0, c0)
     if any(isinstance(a, Tensor) for a in arguments):
