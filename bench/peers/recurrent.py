@@ -1,4 +1,4 @@
-"""LSTMs of the peers: torch.nn.LSTM, and a scan of JAX's."""
+"""LSTMs of the peers: torch.nn.LSTM, a loop over the columns of the skewed map, and a scan of JAX's."""
 
 from typing import Any
 
@@ -7,11 +7,14 @@ import numpy as np
 from gencore._bench.measure import Candidate
 from gencore._bench.reference import Array
 from gencore._bench.registry import does, lacks
-from gencore._bench.works.recurrent import Lstm
+from gencore._bench.works.recurrent import Diagonal, Lstm
 from peers.common import jax_with, torch_with
 
 lacks("lstm", "compile", "runs torch.nn.LSTM as it is")
-lacks("lstm", "numba", "has no LSTM")
+for _kind in ("lstm", "diagonal_bilstm"):
+    lacks(_kind, "numba", "has no LSTM")
+lacks("diagonal_bilstm", "jax", "would scan over the skewed map as PyTorch loops over it")
+lacks("diagonal_bilstm", "compile", "unrolls 55 steps, forward and back, for minutes")
 
 
 @does("lstm", "torch")
@@ -71,3 +74,58 @@ def lstm_jax(p: Lstm, threads: int) -> Candidate:
     return Candidate(
         lambda: jax.block_until_ready(run(*arrays)), lambda: [np.asarray(a) for a in run(*arrays)]
     )
+
+
+def skewed(torch: Any, x: Any) -> Any:
+    """(N, Y, X, ...) -> (Y + X - 1, N, Y, ...): row y moved y columns to the right, columns first."""
+    n, height, width, *rest = x.shape
+    padded = torch.nn.functional.pad(x.reshape(n, height, width, -1), (0, 0, 0, height))
+    flat = padded.reshape(n, height * (width + height), -1)[:, : height * (width + height - 1)]
+    return flat.reshape(n, height, width + height - 1, *rest).movedim(2, 0)
+
+
+def unskewed(torch: Any, x: Any, width: int) -> Any:
+    """Back to (N, Y, X, ...)."""
+    steps, n, height, *rest = x.shape
+    flat = x.movedim(0, 2).reshape(n, height * steps, -1)
+    padded = torch.nn.functional.pad(flat, (0, 0, 0, height)).reshape(n, height, steps + 1, *rest)
+    return padded[:, :, :width]
+
+
+def diagonal_states(torch: Any, x: Any, w_input: Any, w_state: Any, bias: Any) -> Any:
+    """Both directions as a batch of two products a step."""
+    n, height, width, _ = x.shape
+    units = w_state.shape[2]
+    z = (x @ w_input + bias).reshape(n, height, width, 2, 4 * units)
+    z = torch.stack([z[:, :, :, 0], z[:, :, :, 1].flip(2)], 3)
+    inside = skewed(torch, torch.ones(1, height, width, 1))[..., None]  # states beyond the image are 0
+    z, weights = skewed(torch, z), w_state.reshape(2, 2 * units, 4 * units)
+    h = c = torch.zeros(n, height, 2, units)
+    found = []
+    for z_t, here in zip(z, inside, strict=True):
+        above = torch.nn.functional.pad(h, (0, 0, 0, 0, 1, 0))[:, :-1]
+        met = torch.cat([above, h], 3).movedim(2, 0).reshape(2, n * height, 2 * units)
+        i, f, g, o = (z_t + torch.bmm(met, weights).reshape(2, n, height, -1).movedim(0, 2)).chunk(4, 3)
+        c = here * (f.sigmoid() * c + i.sigmoid() * g.tanh())
+        h = o.sigmoid() * c.tanh()
+        found.append(h)
+    both = unskewed(torch, torch.stack(found), width)
+    right = torch.nn.functional.pad(both[:, :-1, :, 1].flip(2), (0, 0, 0, 0, 1, 0))
+    return both[:, :, :, 0] + right
+
+
+@does("diagonal_bilstm", "torch")
+def diagonal_torch(p: Diagonal, threads: int) -> Candidate:
+    torch = torch_with(threads)
+    leaves = [torch.tensor(a, requires_grad=True) for a in p[:4]]
+    grad = torch.tensor(p.grad)
+
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    def call() -> Any:
+        for leaf in leaves:
+            leaf.grad = None
+        h = diagonal_states(torch, *leaves)
+        h.backward(grad)
+        return h
+
+    return Candidate(call, lambda: [call().detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)])

@@ -304,10 +304,12 @@ class RowLSTM(_RecurrentModel):
 
 
 class DiagonalBiLSTM(_RecurrentModel):
-    """Exact autoregressive model of images by LSTMs along both diagonals, each pixel given all before it.
+    """Exact autoregressive model of images by LSTMs along both diagonals, which see all of the image above a pixel.
 
     As `RowLSTM`, with other layers: their cells see their pixel, the states above and before it in the row, in a sweep
-    from the left and one from the right, which goes in one row further down. Every pixel sees all before it.
+    from the left and one from the right, which goes in one row further down. So a pixel sees all before it but one: the
+    last of the row above, whose own map does not see it (the first layer is of type A), is seen by the pixels whose 7x7
+    window reaches it, and by all rows below.
 
     Parameters
     ----------

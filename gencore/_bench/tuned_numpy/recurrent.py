@@ -6,9 +6,11 @@ import numpy as np
 
 from ..measure import Candidate
 from ..reference import Array
-from ..registry import does
+from ..registry import does, lacks
 from ..works.recurrent import Lstm
 from .common import ONE
+
+lacks("diagonal_bilstm", "numpy", "has no gradients")
 
 
 class Layer:
