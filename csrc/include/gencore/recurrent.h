@@ -41,9 +41,9 @@ struct Lstm : OpBase {
   }
 };
 
-// Gradients of sum grad_h h + sum grad_c c. Work: twice that of Lstm, less what is not asked for. Extra memory: 4 N T (5H
-// + D + 16) bytes, the weights packed once and the gradients of the weights once more, and for each 32 sequences under way
-// 36 H bytes a sequence.
+// Gradients of sum grad_h h + sum grad_c c. Work: twice that of Lstm, less what is not asked for. Extra memory: at most 4 N
+// T (5H + D + 32) bytes, the weights packed once and the gradients of the weights once more, and for each 32 sequences
+// under way 36 H bytes a sequence.
 struct LstmVjp : OpBase {
   static constexpr const char* name = "recurrent.lstm_vjp";
   View<const float, 3> grad_h{};          // (N, T, H)
