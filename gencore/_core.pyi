@@ -583,3 +583,15 @@ def autoregressive_masked_linear_weight(
     strict: bool | None = None,
     out: Array | None = None,
 ) -> None: ...
+def autoregressive_masked_sample(
+    *,
+    degrees: Arrays | None = None,
+    weights: Arrays | None = None,
+    biases: Arrays | None = None,
+    direct: Array | None = None,
+    activation: int | None = None,
+    noise: Array | None = None,
+    given: Array | None = None,
+    mask: Array | None = None,
+    out: Array | None = None,
+) -> None: ...

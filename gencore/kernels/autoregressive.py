@@ -20,6 +20,7 @@ Larochelle (2014), "A deep and tractable density estimator".
 """
 
 from gencore.kernels._masked import masked_linear
+from gencore.kernels._masked_sample import masked_sample
 from gencore.kernels._nade import nade_log_prob, nade_log_prob_vjp, nade_sample
 
-__all__ = ["masked_linear", "nade_log_prob", "nade_log_prob_vjp", "nade_sample"]
+__all__ = ["masked_linear", "masked_sample", "nade_log_prob", "nade_log_prob_vjp", "nade_sample"]
