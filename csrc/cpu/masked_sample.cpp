@@ -189,10 +189,7 @@ void masked_sample(const MaskedSample& op) {
   Scratch scratch(SampledNet::bytes(op));
   const SampledNet net(scratch, op);
   const std::int64_t ahead = net.first_that_looks_ahead();
-  if (ahead >= 0) {
-    check::fail(MaskedSample::name, "degrees", "to let no dimension see itself or a later one",
-                "those that let dimension " + std::to_string(net.layers[0].stairs.in[ahead]) + " do so");
-  }
+  if (ahead >= 0) runtime::reject_degrees(MaskedSample::name, "degrees", net.layers[0].stairs.in[ahead]);
   Flag overflow;
   constexpr std::int64_t most = most_parts * lanes;
   parallel_for(ceil_div(n, most), [&](std::int64_t task) {

@@ -46,14 +46,24 @@ inline void MaskedSample::check() const {
   check::given(name, "weights", weights);
   check::given(name, "biases", biases);
   check::at_least(name, "the length of degrees", degrees.count, 1);
-  check::in_range(name, "the length of weights", weights.count, degrees.count, degrees.count);
-  check::in_range(name, "the length of biases", biases.count, degrees.count, degrees.count);
+  const auto as_many = [&](const char* arg, std::int64_t received) {
+    if (received == degrees.count) return;
+    check::fail(name, arg, "to hold " + std::to_string(degrees.count) + " arrays, as many as degrees",
+                std::to_string(received));
+  };
+  as_many("weights", weights.count);
+  as_many("biases", biases.count);
   const std::int64_t dims = degrees[0].shape[0];
   for (std::int64_t l = 0; l < weights.count; ++l) {
     const std::int64_t k = degrees[l].shape[0], n = l + 1 < degrees.count ? degrees[l + 1].shape[0] : dims;
-    const std::string index = "[" + std::to_string(l) + "]";
-    check::in_range(name, ("the size of weights" + index).c_str(), weights[l].shape[0], k * n, k * n);
-    check::in_range(name, ("the size of biases" + index).c_str(), biases[l].shape[0], n, n);
+    const auto sized = [&](const char* arg, std::int64_t received, std::int64_t expected) {
+      if (received == expected) return;
+      check::fail(name, (arg + ("[" + std::to_string(l)) + "]").c_str(),
+                  "to hold " + std::to_string(expected) + " numbers, by the sizes of degrees",
+                  std::to_string(received));
+    };
+    sized("weights", weights[l].shape[0], k * n);
+    sized("biases", biases[l].shape[0], n);
   }
   if (direct.given()) check::shape(name, "direct", direct, {dims, dims}, "the first of degrees");
   dense::detail::activation(name, activation);
