@@ -31,6 +31,8 @@ ROWS = {
     "iwae": "IWAE bound of an image, 5,000 draws",
     "nade": "NADE log-likelihood and gradients, 100 x 784x500",
     "nade_sample": "NADE, 100 samples",
+    "made": "MADE log-likelihood and gradients, 100 x 784-500-784",
+    "made_sample": "MADE, 100 samples",
     "conv128_forward": "masked conv 3x3 B 128-128, 16 x 32x32",
     "conv128_both": "masked conv 3x3 B 128-128 and gradients",
     "conv7x7_both": "masked conv 7x7 A 1-32 and gradients, 16 x 28x28",

@@ -184,6 +184,15 @@ void sample_rows(const MaskedSample& op, const SampledNet& net, std::int64_t fir
   }
 }
 
+// Some logit is NaN: names what is not finite.
+void reject_parameters(const MaskedSample& op) {
+  for (std::int64_t l = 0; l < op.weights.count; ++l) {
+    check::finite(MaskedSample::name, "biases", op.biases[l].data, op.biases[l].size());
+  }
+  check::finite(MaskedSample::name, "direct", op.direct.data, op.direct.size());
+  runtime::reject_overflow(MaskedSample::name, "weights");
+}
+
 void masked_sample(const MaskedSample& op) {
   const std::int64_t n = op.out.shape[0];
   Scratch scratch(SampledNet::bytes(op));
@@ -198,7 +207,7 @@ void masked_sample(const MaskedSample& op) {
     if (rows <= 2 * lanes) return sample_rows<2>(op, net, first, rows, overflow);
     sample_rows<most_parts>(op, net, first, rows, overflow);
   });
-  if (overflow.raised != 0) runtime::reject_overflow(MaskedSample::name, "weights");
+  if (overflow.raised != 0) reject_parameters(op);
 }
 
 }  // namespace
