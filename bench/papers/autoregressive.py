@@ -49,7 +49,8 @@ class Setting:
         return {
             "name": name, "title": self.title, "published_test_nll": self.published,
             "test_nll": float(-log_p.mean()), "test_nll_standard_error": float(log_p.std() / len(log_p) ** 0.5),
-            "validation_nll": float(-model.log_prob(data.valid).mean()), "test_nll_is": "exact", "evaluation_seconds": round(seconds, 2),
+            "validation_nll": float(-model.log_prob(data.valid).mean()), "test_nll_is": "exact",
+            "evaluation_seconds": round(seconds, 2),
             "training": {
                 "data": self.data, "model": self.kind, "size": self.size, **self.model, **self.fit,
                 "epochs": self.epochs, "patience": self.patience,

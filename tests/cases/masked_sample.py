@@ -4,7 +4,7 @@ import numpy as np
 
 from gencore.kernels import autoregressive as kernels
 
-from .case import Bad, Case, Expected, nan_at
+from .case import Bad, Case, Expected
 from .dense import ACTIVATIONS, TRUTH
 
 # Rows around 4, 8 and 16 lanes, two vectors of them, four, and more than one task; no row, no dimension, no unit.
@@ -134,7 +134,7 @@ SAMPLE = Case(
         ),
         Bad("biases", changed("biases", 1, lambda a: a + np.float32(np.nan)), ValueError, ("finite", "nan")),
         Bad("direct", lambda a: a["direct"][1:].copy(), ValueError, ("the first of degrees",)),
-        Bad("direct", nan_at("direct"), ValueError, ("finite", "nan")),
+        Bad("direct", lambda a: np.full_like(a["direct"], np.nan), ValueError, ("finite", "nan")),
         Bad("noise", lambda a: a["noise"][1:].copy(), ValueError, ("the shape of out",)),
         Bad("mask", lambda a: np.zeros((3, 6), np.uint8), ValueError, ("or of one row",)),
         Bad("mask", lambda a: None, ValueError, ("mask to be given",)),

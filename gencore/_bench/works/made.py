@@ -53,15 +53,14 @@ class Made:
     def gradients(self, params: Parameters) -> tuple[Array, list[Array], list[Array]]:
         """Log-probabilities, gradients of their mean, and these with the magnitude of each term, in float64."""
         first, second = self.masks
-        w, c, v, b = params.precise()
-        x = self.x.astype(float)
-        h, logits = self.forward(params.precise(), x)
+        precise, x = params.precise(), self.x.astype(float)
+        h, logits = self.forward(precise, x)
         log_prob = np.sum(x * logits - reference.softplus(logits), axis=1)
         slope = (x - reference.logistic(logits)) / len(x)
         found = []
         for of in (np.asarray, np.abs):
             g = of(slope)
-            dh = (g @ of(v * second).T) * (h > 0)
+            dh = (g @ of(precise.v * second).T) * (h > 0)
             found.append([(x.T @ dh) * first, dh.sum(0), (h.T @ g) * second, g.sum(0)])
         return log_prob, found[0], found[1]
 
