@@ -1,9 +1,9 @@
 // Ancestral sampling from stacks of masked layers. Rows are lanes; a hidden unit is computed when the first unit that sees
 // it is asked for, so that one forward pass is all that a row costs.
 //
-// The limit: the multiply-adds of that pass. Four vectors of rows are four chains, which hides the latency of one
-// multiply-add; each loads what it multiplies, half of what a core can do. 100 rows of 784-500-784 with degrees spread
-// evenly: 39 M multiply-adds, 0.8 ms at one vector a cycle and 3 GHz.
+// The limit: the multiply-adds of that pass. Four units by degree are summed together as far as the first of them sees,
+// so that what is loaded is used four times; the few inputs that the others see besides are added when they are known. Each
+// sum is still one chain over ascending inputs. 100 rows of 784-500-784 with degrees spread evenly: 39 M multiply-adds.
 #include "gencore/masked_sample.h"
 
 #include "../runtime/reject.h"
@@ -17,7 +17,12 @@ namespace {
 using autoregressive::Degrees;
 using autoregressive::MaskedSample;
 
+#if defined(GENCORE_AVX512)
 constexpr int most_parts = 4;  // vectors of rows of a task
+#else
+constexpr int most_parts = 2;
+#endif
+constexpr int units_together = 4;
 
 // A layer with its weights by unit: what the unit sees, by ascending degree, side by side.
 struct SampledLayer {
@@ -92,12 +97,14 @@ template <int Parts>
 class RowsOfNet {
  public:
   static std::size_t bytes(const SampledNet& net) {
-    return 4 * static_cast<std::size_t>(net.units * Parts * lanes) + 24 * static_cast<std::size_t>(net.count) + 192;
+    const std::int64_t floats = (net.units + (net.count + 1) * units_together) * Parts * lanes;
+    return 4 * static_cast<std::size_t>(floats) + 24 * static_cast<std::size_t>(net.count) + 256;
   }
   RowsOfNet(Scratch& scratch, const SampledNet& net)
       : net_(net),
         values_(scratch.carve<float*>(static_cast<std::size_t>(net.count))),
         ready_(scratch.carve<std::int64_t>(static_cast<std::size_t>(net.count))) {
+    begun_ = scratch.carve<float>(static_cast<std::size_t>((net.count + 1) * units_together * Parts * lanes));
     float* next = scratch.carve<float>(static_cast<std::size_t>(net.units * Parts * lanes));
     for (std::int64_t l = 0; l < net.count; ++l) {
       values_[l] = next;
@@ -110,13 +117,13 @@ class RowsOfNet {
   GENCORE_INLINE void logits(std::int64_t t, F (&sums)[Parts]) {
     const SampledLayer& last = net_.layers[net_.count - 1];
     compute(net_.count - 1, last.stairs.seen[t]);
-    add(last, values_[net_.count - 1], t, sums);
+    sum(net_.count - 1, last, values_[net_.count - 1], t, sums);
     const float bias = last.bias[last.stairs.out[t]];
     GENCORE_UNROLL
     for (int p = 0; p < Parts; ++p) sums[p] += splat(bias);
     if (net_.direct == nullptr) return;
     F more[Parts];
-    add(*net_.direct, values_[0], t, more);
+    sum(net_.count, *net_.direct, values_[0], t, more);
     GENCORE_UNROLL
     for (int p = 0; p < Parts; ++p) sums[p] += more[p];
   }
@@ -133,27 +140,58 @@ class RowsOfNet {
     compute(l - 1, layer.stairs.seen[wanted - 1]);
     for (std::int64_t j = ready_[l]; j < wanted; ++j) {
       F sums[Parts];
-      add(layer, values_[l - 1], j, sums);
+      sum(l - 1, layer, values_[l - 1], j, sums);
       with_epilogue(activation, layer.bias + layer.stairs.out[j], 1, false, [&](const auto& epilogue) {
         for (int p = 0; p < Parts; ++p) store(values_[l] + (j * Parts + p) * lanes, epilogue(sums[p], 0));
       });
     }
     ready_[l] = wanted;
   }
-  static GENCORE_INLINE void add(const SampledLayer& layer, const float* values, std::int64_t j, F (&sums)[Parts]) {
+  // Inputs [begin, end) of Units units from j on, added to their sums.
+  template <int Units>
+  static GENCORE_INLINE void add(const SampledLayer& layer, const float* values, std::int64_t j, std::int64_t begin,
+                                 std::int64_t end, F (&sums)[Units][Parts]) {
     const float* w = layer.weights + j * layer.inputs;
-    GENCORE_UNROLL
-    for (int p = 0; p < Parts; ++p) sums[p] = F{};
-    for (std::int64_t i = 0; i < layer.stairs.seen[j]; ++i, values += Parts * lanes) {
-      const F x = splat(w[i]);
+    values += begin * Parts * lanes;
+    for (std::int64_t i = begin; i < end; ++i, values += Parts * lanes) {
+      F x[Parts];
       GENCORE_UNROLL
-      for (int p = 0; p < Parts; ++p) sums[p] = fma(load(values + p * lanes), x, sums[p]);
+      for (int p = 0; p < Parts; ++p) x[p] = load(values + p * lanes);
+      GENCORE_UNROLL
+      for (int u = 0; u < Units; ++u) {
+        const F weight = splat(w[u * layer.inputs + i]);
+        GENCORE_UNROLL
+        for (int p = 0; p < Parts; ++p) sums[u][p] = fma(x[p], weight, sums[u][p]);
+      }
     }
+  }
+  // What unit j of a layer sums. Units are asked for one after another: the first of four begins the sums of all.
+  GENCORE_INLINE void sum(std::int64_t l, const SampledLayer& layer, const float* values, std::int64_t j,
+                          F (&sums)[Parts]) {
+    float* begun = begun_ + l * units_together * Parts * lanes;
+    const std::int64_t first = j / units_together * units_together, common = layer.stairs.seen[first];
+    F one[1][Parts] = {};
+    if (first + units_together > layer.stairs.out.size()) {  // the last ones, alone
+      add(layer, values, j, 0, layer.stairs.seen[j], one);
+    } else {
+      if (j == first) {
+        F all[units_together][Parts] = {};
+        add(layer, values, first, 0, common, all);
+        GENCORE_UNROLL
+        for (int i = 0; i < units_together * Parts; ++i) store(begun + i * lanes, all[i / Parts][i % Parts]);
+      }
+      GENCORE_UNROLL
+      for (int p = 0; p < Parts; ++p) one[0][p] = load(begun + ((j - first) * Parts + p) * lanes);
+      add(layer, values, j, common, layer.stairs.seen[j], one);
+    }
+    GENCORE_UNROLL
+    for (int p = 0; p < Parts; ++p) sums[p] = one[0][p];
   }
 
   const SampledNet& net_;
   float** values_;
   std::int64_t* ready_;
+  float* begun_;  // by layer, and behind them of the direct connections
 };
 
 const std::uint8_t* row_of(const Matrix<const std::uint8_t>& known, std::int64_t r) {

@@ -56,7 +56,7 @@ def masked_sample(
     Logits have the bits of those of `masked_linear`. Each unit is computed once, when the first that sees it is drawn:
     one forward pass in all, where a pass for each dimension takes D. Rows do not depend on each other.
 
-    Extra memory: a copy of the weights; 256 bytes a thread for each dimension and hidden unit (half on AVX2).
+    Extra memory: a copy of the weights; 256 bytes a thread for each dimension and hidden unit (64 on AVX2).
 
     Examples
     --------
