@@ -87,8 +87,8 @@ SETTINGS = {
         model={"direct": True, "activation": "logistic"}, fit={**_UCI, "weight_decay": 3e-3},
     ),
     "made-mushrooms": _uci(
-        "MADE", "MADE, 500 hidden units, direct connections, 1 mask", "mushrooms", "9.68", ((500,),),
-        model={"direct": True}, fit={**_UCI, "weight_decay": 1e-4},
+        "MADE", "MADE, 500 logistic units, direct connections, 1 mask", "mushrooms", "9.68", ((500,),),
+        model={"direct": True, "activation": "logistic"}, **_RATES,
     ),
     "nade": Setting(
         "NADE, 500 hidden units, Adam, batch 100", "88.33 (Uria et al. 2016)", 200, 20, "NADE", (784, 500),
@@ -96,7 +96,7 @@ SETTINGS = {
     ),
     # The paper's width. It learned for longer, by AdaGrad.
     "made": Setting(
-        "MADE, 8,000 hidden units, 1 mask, Adam, batch 100", "88.40 (Germain et al. 2015, quoted from memory)", 50, 10,
+        "MADE, 8,000 hidden units, 1 mask, Adam, batch 100", "88.40 (Germain et al. 2015, quoted from memory)", 40, 10,
         "MADE", (784, (8000,)), fit={"batch_size": 100, "optimizer": "adam"}, lr=(1e-3, 3e-5),
     ),
     "pixelcnn": Setting(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import autoregressive, dense
 from gencore.models._exact import Method
-from gencore.models._vectors import Draws, VectorModel
+from gencore.models._vectors import Asked, Draws, VectorModel
 from gencore.nn import Module, init
 from gencore.nn.module import parameter
 from gencore.random import Generator, Key
@@ -118,8 +118,9 @@ class MaskedNet(VectorModel):
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
-    def _draw(self, draws: Draws, method: Method) -> NDArray[np.uint8]:
+    def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the masks at random: draws of the mixture."""
+        draws = asked.draws()
         one = self._draw_under if method == "cached" else self._draw_naively
         if self.n_masks == 1:
             return one(draws, 0)

@@ -22,9 +22,26 @@ from gencore.random import KeyLike, as_key
 from gencore.train import Callback, History, Schedule
 from gencore.train.fit import Options
 
-__all__ = ["Draws", "VectorModel", "permutation", "sizes"]
+__all__ = ["Asked", "Draws", "VectorModel", "permutation", "sizes"]
 
 _ROWS = 1000  # whose log-probability is computed at a time
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `sample` is asked for: rows, where mask is 1 those of `given` ((n, D) uint8, or None)."""
+
+    shape: tuple[int, int]
+    given: NDArray[np.uint8] | None
+    mask: NDArray[np.uint8] | None
+    temperature: float
+    key: int
+
+    def draws(self) -> Draws:
+        """The random numbers for it."""
+        loc, scale = np.zeros(self.shape, np.float32), np.full(self.shape, self.temperature, np.float32)
+        noise = kernels.location_scale(loc, scale, self.key, "logistic")
+        return Draws(noise, self.given, self.mask, kernels.uniform(self.shape[0], self.key))
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,7 @@ class VectorModel(ExactModel):
         """Take these logits of the data's rates as the biases of the dimensions."""
 
     @abstractmethod
-    def _draw(self, draws: Draws, method: Method) -> NDArray[np.uint8]:
+    def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows, by one pass or by one for each dimension, to the same bits."""
 
     def log_prob(self, X: Any) -> NDArray[np.float64]:
@@ -187,9 +204,10 @@ class VectorModel(ExactModel):
         -------
         (n, n_visible) uint8
         """
-        return self._draw(self._draws(n, method, partial, temperature, key), method)
+        return self._draw(self._asked(n, method, partial, temperature, key), method)
 
-    def _draws(self, n: int, method: str, partial: Any, temperature: float, key: KeyLike | None) -> Draws:
+    def _asked(self, n: int, method: str, partial: Any, temperature: float, key: KeyLike | None) -> Asked:
+        """The arguments of `sample`, looked at."""
         name = f"{type(self).__name__}.sample"
         n = count(name, "n", n)
         self._checked_method(method)
@@ -204,11 +222,7 @@ class VectorModel(ExactModel):
             given, mask = (
                 np.ascontiguousarray(np.broadcast_to(a, (n, self.n_visible))) for a in (states, known)
             )
-        number, shape = as_key(self.key(key)), (n, self.n_visible)
-        noise = kernels.location_scale(
-            np.zeros(shape, np.float32), np.full(shape, temperature, np.float32), number, "logistic"
-        )
-        return Draws(noise, given, mask, kernels.uniform(n, number))
+        return Asked((n, self.n_visible), given, mask, float(temperature), as_key(self.key(key)))
 
 
 def permutation(op: str, name: str, order: Any, n: int) -> NDArray[np.int64]:

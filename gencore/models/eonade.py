@@ -18,7 +18,7 @@ from gencore.kernels._contiguous import contiguous
 from gencore.models._exact import Method
 from gencore.models._masked_net import Layer
 from gencore.models._neural import chunks
-from gencore.models._vectors import Draws, VectorModel, permutation, sizes
+from gencore.models._vectors import Asked, Draws, VectorModel, permutation, sizes
 from gencore.random import Generator, Key, KeyLike
 
 __all__ = ["EoNADE"]
@@ -242,7 +242,14 @@ class EoNADE(VectorModel):
         (n, n_visible) uint8
         """
         orders = self.orders if order is None else self._checked_orders("EoNADE.sample", [order])
-        draws = self._draws(n, method, partial, temperature, key)
+        return self._draw_in_orders(self._asked(n, method, partial, temperature, key), orders, method)
+
+    def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
+        return self._draw_in_orders(asked, self.orders, method)
+
+    def _draw_in_orders(self, asked: Asked, orders: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
+        """Rows are dealt to the orders at random; of each, what is kept comes first."""
+        draws, n = asked.draws(), asked.shape[0]
         dealt = np.minimum((draws.uniform * len(orders)).astype(np.int64), len(orders) - 1)
         masks = np.zeros((n, 0), np.uint8) if draws.mask is None else draws.mask
         kinds, of_kind = np.unique(np.column_stack([dealt, masks]), axis=0, return_inverse=True)
@@ -254,9 +261,6 @@ class EoNADE(VectorModel):
                 places = np.concatenate([places[known], places[~known]])
             out[rows] = self._draw_in_order(draws.of(rows), places, method)
         return out
-
-    def _draw(self, draws: Draws, method: Method) -> NDArray[np.uint8]:
-        return self._draw_in_order(draws, self.orders[0], method)
 
     def _draw_in_order(self, draws: Draws, order: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
         x = np.zeros(draws.noise.shape, np.uint8)
