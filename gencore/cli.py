@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gencore import _arguments as types
-from gencore import _commands, _core, _train_options, train
+from gencore import _commands, _core, _train_options, _train_vectors, train
 from gencore._arguments import KindOptions, Parser
 
 __all__ = ["main", "parser"]
@@ -135,7 +135,7 @@ Examples:
     _train_options.add_rbm(models)
     _train_options.add_vae(models)
     _train_options.add_pixelcnn(models)
-    _train_options.add_vectors(models)
+    _train_vectors.add_vectors(models)
 
 
 def _add_sample(commands: Any) -> None:
