@@ -10,6 +10,7 @@
 #include "../runtime/table.h"
 #include "activation.h"
 #include "staircase.h"
+#include "transpose.h"
 
 namespace gencore::GENCORE_LEVEL {
 namespace {
@@ -40,15 +41,25 @@ struct SampledLayer {
         bias(b),
         weights(scratch.carve<float>(static_cast<std::size_t>(stairs.in.size() * stairs.out.size()))),
         inputs(stairs.in.size()) {
+    parallel_for(ceil_div(inputs, lanes),
+                 [&](std::int64_t task) { pack(w, task * lanes, min_of(inputs, task * lanes + lanes)); });
+  }
+
+ private:
+  // The weights of inputs [begin, end), one vector of them at most, for the units that see the first.
+  void pack(const float* w, std::int64_t begin, std::int64_t end) {
     const std::int64_t k = inputs, n = stairs.out.size();
-    parallel_for(ceil_div(k, 16), [&](std::int64_t task) {
-      const std::int64_t begin = 16 * task, end = min_of(k, begin + 16);
-      for (std::int64_t j = k == 0 ? n : stairs.seen_by[begin]; j < n; ++j) {
-        for (std::int64_t i = begin; i < end; ++i) {
-          weights[j * k + i] = w[stairs.in[i] * n + stairs.out[j]];
-        }
-      }
-    });
+    std::int64_t j = stairs.seen_by[begin];
+    const bool in_order = stairs.in.in_order() && stairs.out.in_order();
+    for (; in_order && end - begin == lanes && j + load_depth <= n; j += load_depth) {
+      F v[load_depth];
+      load_columns(w + begin * n + j, n, v);
+      GENCORE_UNROLL
+      for (int q = 0; q < load_depth; ++q) store(weights + (j + q) * k + begin, v[q]);
+    }
+    for (; j < n; ++j) {
+      for (std::int64_t i = begin; i < end; ++i) weights[j * k + i] = w[stairs.in[i] * n + stairs.out[j]];
+    }
   }
 };
 
