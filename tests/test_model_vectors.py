@@ -237,6 +237,13 @@ def test_it_learns_digits_and_goes_on_from_files(name, tmp_path):
     assert np.abs(drawn.mean(0) - data.train.mean(0)).mean() < 0.05
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_masks_and_orders_survive_a_file(name, tmp_path):
+    model = made(name)
+    model.save(tmp_path / "m")
+    assert np.array_equal(type(model).load(tmp_path / "m").log_prob(STATES), model.log_prob(STATES))
+
+
 @pytest.mark.parametrize("name", ["made, masks and orders", "fvbn, hidden", "eonade"])
 def test_an_interrupted_training_has_the_bits_of_an_unbroken_one(name, tmp_path):
     options = {"batch_size": 10, "lr": 1e-2, "progress": False, "weight_decay": 1e-3}

@@ -97,7 +97,7 @@ SETTINGS = {
     ),
     "eonade-mushrooms": _uci(
         "EoNADE", "EoNADE, 500 logistic units, 16 orders", "mushrooms", "9.69", ((500,),),
-        model={"activation": "logistic", "n_orderings": 16}, **_RATES,
+        model={"activation": "logistic", "n_orderings": 16}, lr=(3e-3, 1e-4), epochs=500, patience=100,
     ),
     "nade": Setting(
         "NADE, 500 hidden units, Adam, batch 100", "88.33 (Uria et al. 2016)", 200, 20, "NADE", (784, 500),

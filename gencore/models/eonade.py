@@ -24,7 +24,7 @@ from gencore.random import Generator, Key, KeyLike
 __all__ = ["EoNADE"]
 
 _ACTIVATIONS: dict[str, Any] = {"relu": relu, "softplus": softplus, "logistic": logistic, "tanh": np.tanh}
-_ROWS = 4000  # whose log-probability is computed at a time
+_ROWS = 500  # whose log-probability is computed at a time: their hidden units stay near the core
 
 
 class EoNADE(VectorModel):
