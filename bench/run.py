@@ -30,6 +30,7 @@ MODULES = (
     "pixels",
     "nade",
     "recurrent",
+    "made",
 )
 
 

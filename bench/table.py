@@ -33,6 +33,8 @@ ROWS = {
     "nade_sample": "NADE, 100 samples",
     "lstm": "LSTM, 28 steps, 64 x 64-256, and gradients",
     "bilstm": "Diagonal BiLSTM 64-32 and gradients, 16 x 28x28",
+    "made": "MADE log-likelihood and gradients, 100 x 784-500-784",
+    "made_sample": "MADE, 100 samples",
     "conv128_forward": "masked conv 3x3 B 128-128, 16 x 32x32",
     "conv128_both": "masked conv 3x3 B 128-128 and gradients",
     "conv7x7_both": "masked conv 7x7 A 1-32 and gradients, 16 x 28x28",

@@ -594,6 +594,47 @@ def autoregressive_nade_sample(
     first_row: int | None = None,
     step: int | None = None,
 ) -> None: ...
+def autoregressive_masked_linear(
+    *,
+    x: Array | None = None,
+    w: Array | None = None,
+    bias: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+    activation: int | None = None,
+) -> None: ...
+def autoregressive_masked_linear_input(
+    *,
+    grad: Array | None = None,
+    w: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+) -> None: ...
+def autoregressive_masked_linear_weight(
+    *,
+    x: Array | None = None,
+    grad: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+) -> None: ...
+def autoregressive_masked_sample(
+    *,
+    degrees: Arrays | None = None,
+    weights: Arrays | None = None,
+    biases: Arrays | None = None,
+    direct: Array | None = None,
+    activation: int | None = None,
+    noise: Array | None = None,
+    given: Array | None = None,
+    mask: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
 def recurrent_lstm(
     *,
     x: Array | None = None,

@@ -126,6 +126,25 @@ def add_gated_pixelcnn(models: Any) -> None:
     _add_pixels(p, model, own=("n_blocks", "kernel_size"))
 
 
+def add_pixelrnn(models: Any) -> None:
+    """`gencore train row-lstm` and `gencore train diagonal-bilstm`."""
+    for command, kind, what in (
+        ("row-lstm", "RowLSTM", "images drawn pixel by pixel, by LSTMs that go down the rows"),
+        ("diagonal-bilstm", "DiagonalBiLSTM", "the same by LSTMs that go along diagonals, both ways"),
+    ):
+        p = _add_pixel_model(models, command, kind, what)
+        model = p.add_argument_group("model").add_argument
+        model(
+            "--features",
+            type=types.count,
+            default=16,
+            metavar="N",
+            help="h: an LSTM's cells, of a map of 2 h features",
+        )
+        model("--layers", dest="n_layers", type=types.count, default=7, metavar="N", help="LSTM layers")
+        _add_pixels(p, model, own=("n_layers",))
+
+
 def _add_blocks(model: Any, blocks: int, features: str) -> None:
     model("--features", type=types.count, default=16, metavar="N", help=features)
     model("--blocks", dest="n_blocks", type=types.count, default=blocks, metavar="N", help="blocks of layers")

@@ -182,6 +182,25 @@ def gradients_of_lstm(p: works.recurrent.Lstm) -> Any:
     return [h.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
 
 
+def wrong_made(p: works.made.Made) -> Any:
+    """One dimension is left out of what the hidden units see."""
+    w = p.params.w.copy()
+    w[p.x.sum(0).argmax()] = 0
+    return p.gradients(p.params._replace(w=w))[:2]
+
+
+def wrong_made_gradient(p: works.made.Made) -> Any:
+    """Right but where weights are masked."""
+    log_prob, by, _ = p.gradients(p.params)
+    by[2] = by[2] + np.where(p.masks[1], 0, 1e-9)
+    return log_prob, by
+
+
+def wrong_made_sample(p: works.made.Made) -> Any:
+    """The same random numbers in every row."""
+    return np.repeat(p.draw(p.params, 1, RNG), len(p.x), axis=0)
+
+
 def wrong_adam(p: works.optim.Adam) -> Any:
     """Without the corrections of the first steps."""
     m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
@@ -225,6 +244,9 @@ def wrong_iwae(p: works.vae.Iwae, n_samples: int) -> Any:
         ("nade", wrong_nade),
         ("nade_sample", wrong_nade_sample),
         ("lstm", wrong_lstm),
+        ("made", wrong_made),
+        ("made", wrong_made_gradient),
+        ("made_sample", wrong_made_sample),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
         ("ais", wrong_ais),
@@ -336,6 +358,27 @@ def test_gradients_of_the_reference_nade() -> None:
 
     want = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
     assert (value(1e-5) - value(-1e-5)) / 2e-5 == pytest.approx(want, rel=1e-7)
+    assert all(np.all(np.abs(g) <= m + 1e-12) for g, m in zip(grads, magnitudes, strict=True))
+
+
+def test_gradients_of_the_reference_made() -> None:
+    """Against central differences; states of four dimensions have probabilities that sum to one."""
+    rng = np.random.default_rng(6)
+    params = works.made.Parameters(*(rng.normal(0, 1, shape) for shape in ((4, 3), (3,), (3, 4), (4,))))
+    x = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.uint8)
+    p, directions = (
+        works.made.Made(x, params, np.array([0, 1, 2])),
+        [rng.standard_normal(a.shape) for a in params],
+    )
+    log_prob, grads, magnitudes = p.gradients(params)
+    assert np.exp(log_prob).sum() == pytest.approx(1)
+
+    def value(t: float) -> float:
+        moved = works.made.Parameters(*(a + t * d for a, d in zip(params, directions, strict=True)))
+        return float(p.gradients(moved)[0].mean())
+
+    want = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
+    assert (value(1e-6) - value(-1e-6)) / 2e-6 == pytest.approx(want, rel=1e-6)
     assert all(np.all(np.abs(g) <= m + 1e-12) for g, m in zip(grads, magnitudes, strict=True))
 
 

@@ -76,7 +76,8 @@ GENCORE_API void register_cuda_table(const Table* table);
 #define GENCORE_SOURCES(X)                                                        \
   X(dense) X(dense_loss) X(logistic_mixture) X(conv) X(pixels) X(pixel_stack)     \
   X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition)           \
-  X(optim) X(optim_step) X(nade) X(nade_sample) X(recurrent)
+  X(optim) X(optim_step) X(nade) X(nade_sample) X(masked_linear) X(masked_sample) \
+  X(recurrent)
 // clang-format on
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);

@@ -30,7 +30,7 @@ from gencore._commands.shared import (
     writable,
 )
 from gencore._states import as_levels, as_states
-from gencore.models import GatedPixelCNN, PixelCNN
+from gencore.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from gencore.models._neural import chunks
 from gencore.models._pixel_model import PixelModel
 from gencore.train.history import Progress
@@ -38,7 +38,9 @@ from gencore.train.history import Progress
 Rows = NDArray[Any]
 Record = Mapping[str, float]
 
-KINDS: dict[str, type[PixelModel]] = {"PixelCNN": PixelCNN, "GatedPixelCNN": GatedPixelCNN}
+KINDS: dict[str, type[PixelModel]] = {
+    "PixelCNN": PixelCNN, "GatedPixelCNN": GatedPixelCNN, "RowLSTM": RowLSTM, "DiagonalBiLSTM": DiagonalBiLSTM,
+}  # fmt: skip
 """Models of images, as their files name them."""
 
 _SHOWN = 64  # samples of a picture of the training

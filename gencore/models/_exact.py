@@ -31,6 +31,10 @@ class ExactModel(NeuralModel):
         Where `_learn` gets a tuple of arrays, so does this function.
         """
 
+    def _fitted_log_prob(self, x: Any, _key: Key) -> Any:
+        """What `_learn` maximises the mean of, and measures of held-out rows; by default the log-probability."""
+        return self.log_prob_of(x)
+
     def _log_prob_in_parts(self, data: Data, rows: int) -> NDArray[np.float64]:
         """`log_prob_of` without history, so many rows at a time."""
         n = len(data[0] if isinstance(data, tuple) else data)
@@ -59,7 +63,7 @@ class ExactModel(NeuralModel):
         options.check(name)
 
         def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
-            loss = -np.mean(self.log_prob_of(batch))
+            loss = -np.mean(self._fitted_log_prob(batch, key))
             fit = -float(loss)
             return loss if penalty is None else loss + penalty(), {"log_prob": fit}
 
