@@ -9,15 +9,13 @@ from gencore import _core
 from gencore.autograd import (
     Tensor,
     defvjp,
-    enable_grad,
-    grad,
     log_softmax,
     log_sum_exp,
     primitive,
     softplus,
-    tensor,
 )
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._through_tape import through_tape
 
 __all__ = ["logistic_mixture_log_prob"]
 
@@ -96,9 +94,7 @@ def _rule(
             grad=contiguous(g), params=params, x=x, levels=levels, n_mixtures=n_mixtures, grad_params=out
         )
         return out, None
-    with enable_grad():
-        p = params if isinstance(params, Tensor) else tensor(params, requires_grad=True)
-        (by_params,) = grad(_in_tensors(p, x, levels, n_mixtures), [p], g, create_graph=True)
+    (by_params,) = through_tape((True,), lambda p: (_in_tensors(p, x, levels, n_mixtures),), (g,), (params,))
     return by_params, None
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.autograd import Tensor, defvjp, enable_grad, grad, logistic, primitive, tensor
+from gencore.autograd import Tensor, defvjp, logistic, primitive
 from gencore.autograd.tensors import plain
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._through_tape import through_tape
 
 Float32Array = NDArray[np.float32]
 
@@ -107,29 +108,6 @@ def lstm_cell(
 
 
 # --- what both kinds of LSTM use ------------------------------------------------------------------------------
-
-
-def through_tape(
-    needs: tuple[bool, ...], function: Any, grads: tuple[Any, ...], arguments: tuple[Any, ...]
-) -> tuple[Any, ...]:
-    """The gradients of a function of Tensors, themselves recorded.
-
-    They are partial: arguments may depend on each other, so each goes in by an identity at which its own begins.
-    """
-    with enable_grad():
-        leaves = [
-            None if a is None else contiguous(a) if isinstance(a, Tensor) else tensor(a, requires_grad=True)
-            for a in arguments
-        ]
-        results = function(*leaves)
-        given = [(y, g) for y, g in zip(results, grads, strict=True) if g is not None]
-        wanted = [a for a, need in zip(leaves, needs, strict=True) if need and a is not None]
-        found = iter(
-            grad([y for y, _ in given], wanted, [g for _, g in given], create_graph=True, allow_unused=True)
-        )
-    return tuple(
-        next(found) if need and a is not None else None for a, need in zip(leaves, needs, strict=True)
-    )
 
 
 def cell(z: Any, c: Any) -> tuple[Any, Any]:

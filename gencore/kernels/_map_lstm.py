@@ -11,8 +11,9 @@ from gencore.autograd import Tensor, defvjp, primitive
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv, dense
 from gencore.kernels._contiguous import contiguous
-from gencore.kernels._lstm import cell, through_tape
+from gencore.kernels._lstm import cell
 from gencore.kernels._pixels import MASKS
+from gencore.kernels._through_tape import through_tape
 
 Float32Array = NDArray[np.float32]
 Path = Literal["rows", "diagonals"]

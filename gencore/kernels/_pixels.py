@@ -10,17 +10,15 @@ from gencore import _core
 from gencore.autograd import (
     Tensor,
     defvjp,
-    enable_grad,
-    grad,
     is_grad_enabled,
     logistic,
     primitive,
     relu,
     softplus,
-    tensor,
 )
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._through_tape import through_tape
 from gencore.random import KeyLike, as_key
 
 __all__ = ["PixelLayer", "pixel_draw", "pixel_log_prob", "pixel_sample", "pixel_stack"]
@@ -226,12 +224,9 @@ def _stack_rule(
         grads = [np.empty(p.shape, np.float32) for p in params]
         _core.conv_stack_vjp(params=list(params), x=x, grad=contiguous(g), grads=grads, **run.arguments())
         return (None, *grads)
-    with enable_grad():
-        arguments = [a if isinstance(a, Tensor) else tensor(a, requires_grad=True) for a in (x, *params)]
-        y = _one_by_one(arguments[0], arguments[1:], run)
-        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
-        found = iter(grad(y, wanted, g, create_graph=recorded, allow_unused=True))
-    results = tuple(next(found) if need else None for need in needs)
+    results = through_tape(
+        needs, lambda x, *params: (_one_by_one(x, params, run),), (g,), (x, *params), create_graph=recorded
+    )
     return results if recorded else tuple(None if r is None else r.numpy() for r in results)
 
 
@@ -289,9 +284,7 @@ class _Likelihood(NamedTuple):
     run: _Run
     levels: int
     n_mixtures: int
-    found: list[
-        Any
-    ]  # gradients of the sum over images, from the pass that made the log-probabilities; or empty
+    found: list[Any]  # gradients of the sum over images, if the pass that made the log-probabilities has them
 
     def vjp(self, grad: Any, params: Sequence[Any]) -> tuple[Any, list[Any]]:
         """Log-probabilities, and gradients of ``<grad, them>``, in one pass."""
@@ -394,13 +387,10 @@ def _log_prob_rule(
         if what.found and len(g) and (g == g[0]).all():
             return tuple(part * g[0] for part in what.found)
         return tuple(what.vjp(g, params)[1])
-    with enable_grad():
-        arguments = [p if isinstance(p, Tensor) else tensor(p, requires_grad=True) for p in params]
-        x = what.images.astype(np.float32) * np.float32(1 / (what.levels - 1))
-        y = what.of_logits(_stack(tensor(x), *arguments, run=what.run))
-        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
-        found = iter(grad(y, wanted, g, create_graph=True, allow_unused=True))
-    return tuple(next(found) if need else None for need in needs)
+    x = what.images.astype(np.float32) * np.float32(1 / (what.levels - 1))
+    return through_tape(
+        needs, lambda *params: (what.of_logits(_stack(x, *params, run=what.run)),), (g,), params
+    )
 
 
 defvjp(_log_prob, joint=_log_prob_rule)

@@ -528,7 +528,7 @@ def log_prob_inputs(rng, s):
     del a["x"]
     return {
         **a, "images": rng.integers(0, s["levels"], (s["n"], *s["image"])).astype(np.uint8), "levels": s["levels"],
-        "grad": rng.normal(0, 1, s["n"]).astype(np.float32),
+        "grad": rng.normal(0, 1, s["n"]).astype(np.float32), "n_mixtures": s.get("mixtures", 0),
         "grads": [np.full(p.shape, 7, np.float32) for p in a["params"]],
     }  # fmt: skip
 
