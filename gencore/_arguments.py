@@ -52,12 +52,14 @@ class KindOptions:
         Of the command.
     *kinds : str
         As model files have them, for example "VAE".
+    called : str, optional
+        What the help calls them; by default their names.
     """
 
-    def __init__(self, parser: argparse.ArgumentParser, *kinds: str) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, *kinds: str, called: str | None = None) -> None:
         self.kinds = kinds
-        named = [f"{'an' if kind[0] in 'AEFIOR' else 'a'} {kind}" for kind in kinds]
-        self._group = parser.add_argument_group(f"for {' or '.join(named)}")
+        named = [f"{'an' if kind[0] in 'AEIOR' else 'a'} {kind}" for kind in kinds]
+        self._group = parser.add_argument_group(f"for {called or ' or '.join(named)}")
         self._parser = parser
         if parser.get_default("of_kinds") is None:
             parser.set_defaults(of_kinds=[])

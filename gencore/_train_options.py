@@ -134,15 +134,8 @@ def add_pixelrnn(models: Any) -> None:
     ):
         p = _add_pixel_model(models, command, kind, what)
         model = p.add_argument_group("model").add_argument
-        model(
-            "--features",
-            type=types.count,
-            default=16,
-            metavar="N",
-            help="h: an LSTM's cells, of a map of 2 h features",
-        )
-        model("--layers", dest="n_layers", type=types.count, default=7, metavar="N", help="LSTM layers")
-        _add_pixels(p, model, own=("n_layers",))
+        _add_blocks(model, 7, "h: cells of an LSTM; maps have 2 h features")
+        _add_pixels(p, model, own=("n_blocks",))
 
 
 def _add_blocks(model: Any, blocks: int, features: str) -> None:

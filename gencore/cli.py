@@ -147,10 +147,10 @@ def _add_sample(commands: Any) -> None:
         "sample",
         help="draw samples from a model: a picture or an array",
         description="""\
-Draw samples. An RBM draws by Gibbs chains, a PixelCNN each pixel given those
-before it in raster order, row by row, NADE, MADE and FVBN each unit given those
-before it; with --start and --clamp, they draw the rest given the units that the
-mask marks: completions of images. Those of a PixelCNN are exact where the kept
+Draw samples. An RBM draws by Gibbs chains; a model of images (PixelCNN,
+GatedPixelCNN, RowLSTM, DiagonalBiLSTM) each pixel given those before it, row by
+row; NADE, MADE and FVBN each unit given those before it. With --start and --clamp, they draw the rest given the units that the
+mask marks: completions of images. Those of images are exact where the kept
 pixels come first (the upper rows), as kept ones do not count for pixels before
 them; so are those of the models of vectors, but for EoNADE, which draws what is
 kept first, whatever it is. A VAE decodes draws of its prior, a grid of two
@@ -189,7 +189,7 @@ Examples:
     rbm = KindOptions(p, "RBM")
     rbm.add("--steps", type=types.count, default=1000, metavar="N", help="Gibbs steps of each chain")
     drawn_in_order = (*_PIXEL_KINDS, *_VECTOR_KINDS)
-    completed = KindOptions(p, "RBM", *drawn_in_order)
+    completed = KindOptions(p, "RBM", *drawn_in_order, called="an RBM, or a model that draws in order")
     completed.add(
         "--start",
         metavar="DATA",
@@ -202,14 +202,14 @@ Examples:
         metavar="FILE",
         help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
     )
-    KindOptions(p, *drawn_in_order).add(
+    KindOptions(p, *drawn_in_order, called="a model that draws in order").add(
         "--temperature",
         type=types.positive,
         default=1.0,
         metavar="X",
         help="logits are divided by it: below 1 the likelier values are drawn more often",
     )
-    KindOptions(p, *_PIXEL_KINDS).add(
+    KindOptions(p, *_PIXEL_KINDS, called="a model of images (PixelCNN, ...)").add(
         "--label", type=types.index, metavar="N", help="class of all images (default: each in turn)"
     )
     vae = KindOptions(p, "VAE")

@@ -22,7 +22,7 @@ from test_cli import (
 
 from gencore import datasets, io, train
 from gencore.cli import main
-from gencore.models import RBM, VAE, GatedPixelCNN, PixelCNN
+from gencore.models import RBM, VAE, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 
 DIGITS = datasets.load("digits")
 TINY = "--features 2 --blocks 1 --hidden 4"
@@ -398,3 +398,23 @@ def test_wrong_input_is_named_in_one_line(command, words, trained, capsys):
 
 def test_divergence_names_the_update_and_ends_with_status_1(capsys):
     assert_diverges(f"train pixelcnn --data digits --lr 1e30 {TINY} --optimizer sgd --epochs 1", capsys)
+
+
+@pytest.mark.parametrize(("command", "kind"), [("row-lstm", RowLSTM), ("diagonal-bilstm", DiagonalBiLSTM)])
+def test_recurrent_models_of_images(command, kind, capsys):
+    """The same parameters as from Python, samples and the exact likelihood of their file."""
+    assert (
+        run(f"train {command} --data digits {TINY} --epochs 1 --batch-size 50 --seed 3 --out m.safetensors")
+        == 0
+    )
+    assert f"{kind.__name__}, 8x8 pixels, binary, 1 block of h = 2" in capsys.readouterr().out
+    expected = kind(8, 8, n_features=2, n_blocks=1, n_hidden=4, seed=3)
+    expected.fit(DIGITS.train, epochs=1, batch_size=50, lr=train.linear(0.001), progress=False)
+    model = kind.load("m.safetensors")
+    assert_same_parameters(Path("m.safetensors"), expected)
+    assert run("evaluate m.safetensors --data digits --rows 9 --json") == 0
+    rows = DIGITS.test[np.arange(9) * len(DIGITS.test) // 9]
+    judged = json.loads(capsys.readouterr().out)["log_likelihood"]
+    assert judged == pytest.approx(model.log_prob(rows).mean(), abs=1e-9)
+    assert run("sample m.safetensors -n 3 --seed 1 --out three.npy") == 0
+    assert np.array_equal(np.load("three.npy"), model.sample(3, key=1).reshape(3, -1))

@@ -16,10 +16,10 @@ MIXTURE = {"output": "discretised_logistic", "n_mixtures": 2}
 COLOURS = {"channels": 3, "n_features": 3, "n_hidden": 3}
 SIZES = {
     "binary": ((3, 3), {}),
-    "wide": ((2, 4), {"n_features": 5, "n_layers": 1}),
+    "wide": ((2, 4), {"n_features": 5, "n_blocks": 1}),
     "high": ((4, 2), {}),
     "one row": ((1, 8), {}),
-    "one column": ((8, 1), {"n_layers": 1}),
+    "one column": ((8, 1), {"n_blocks": 1}),
     "colours": ((2, 1), COLOURS),
     "colours of levels": ((1, 2), {"channels": 2, "output": "categorical", "levels": 3}),
     "logistics": ((2, 2), {**MIXTURE, "levels": 5}),
@@ -41,7 +41,7 @@ def disturbed(model, scale=0.3):
 
 def make(name, **changes):
     kind, (height, width), options = KINDS[name]
-    options = {"n_features": 4, "n_layers": 2, "n_hidden": 6, "seed": 3, **options, **changes}
+    options = {"n_features": 4, "n_blocks": 2, "n_hidden": 6, "seed": 3, **options, **changes}
     return disturbed(kind(height, width, **options))
 
 
@@ -86,7 +86,7 @@ def test_no_pixel_sees_itself_or_what_comes_later(kind, channels):
     """The Diagonal BiLSTM sees all that comes before but one pixel; the Row LSTM all that its triangles reach."""
     height, width, k = 5, 13, 4 * channels
     model = disturbed(
-        kind(height, width, channels=channels, n_features=k, n_hidden=k, n_layers=1, seed=5), 0.5
+        kind(height, width, channels=channels, n_features=k, n_hidden=k, n_blocks=1, seed=5), 0.5
     )
     ys, xs, cs = np.indices(model.shape)
     for y, x, c in (
@@ -132,7 +132,7 @@ def test_cached_samples_are_the_naive_ones_to_the_bit(name, temperature):
 
 @every_model
 def test_cached_samples_of_a_larger_model_are_the_naive_ones(kind):
-    model = kind(9, 11, n_features=17, n_layers=2, seed=1)
+    model = kind(9, 11, n_features=17, n_blocks=2, seed=1)
     image = np.full((9, 11), np.nan)
     image[3:6, 4:] = 1
     for partial in (None, image):
@@ -198,7 +198,7 @@ def test_gradient_of_the_log_probability(name):
 @every_model
 def test_it_learns_digits(kind):
     data = gc.datasets.load("digits")
-    model = kind(8, 8, n_features=8, n_layers=1, seed=0)
+    model = kind(8, 8, n_features=8, n_blocks=1, seed=0)
     history = model.fit(data.train, epochs=10, lr=3e-3, validation=data.valid, progress=False)
     rates = np.clip(data.train.mean(0), 1e-3, 1 - 1e-3)
     independent = (data.valid * np.log(rates) + (1 - data.valid) * np.log(1 - rates)).sum(1).mean()
@@ -212,7 +212,7 @@ def test_what_only_a_state_can_know_is_learned(kind):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 2, (400, 9, 1, 1))
     images[:, 8] = images[:, 0]
-    model = kind(9, 1, n_features=8, n_layers=1, seed=0)
+    model = kind(9, 1, n_features=8, n_blocks=1, seed=0)
     model.fit(images, epochs=60, lr=1e-2, optimizer="adam", batch_size=50, progress=False)
     assert model.log_prob(images[:100]).mean() > -8 * np.log(2) - 0.2
 
@@ -221,7 +221,7 @@ def test_what_only_a_state_can_know_is_learned(kind):
 def test_resumed_training_goes_on_to_the_same_bits(kind, tmp_path):
     data = gc.datasets.load("digits").train[:200]
     options = {"epochs": 3, "lr": 1e-3, "progress": False}
-    whole, cut = (kind(8, 8, n_features=4, n_layers=1, seed=2) for _ in range(2))
+    whole, cut = (kind(8, 8, n_features=4, n_blocks=1, seed=2) for _ in range(2))
     whole.fit(data, **options)
 
     class StopError(Exception):
@@ -234,7 +234,7 @@ def test_resumed_training_goes_on_to_the_same_bits(kind, tmp_path):
     path = tmp_path / "p.safetensors"
     with pytest.raises(StopError):
         cut.fit(data, **options, checkpoint=path, callbacks=[stop])
-    again = kind(8, 8, n_features=4, n_layers=1, seed=2)
+    again = kind(8, 8, n_features=4, n_blocks=1, seed=2)
     again.fit(data, **options, checkpoint=path, resume=True)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert np.array_equal(a.numpy(), b.numpy())
@@ -248,7 +248,7 @@ def test_resumed_training_goes_on_to_the_same_bits(kind, tmp_path):
     ("call", "words"),
     [
         (lambda: RowLSTM(0, 3), "RowLSTM: expected height to be an integer of at least 1, received 0"),
-        (lambda: RowLSTM(3, 3, n_layers=0), "RowLSTM: expected n_layers to be an integer of at least 1, received 0"),
+        (lambda: RowLSTM(3, 3, n_blocks=0), "RowLSTM: expected n_blocks to be an integer of at least 1, received 0"),
         (lambda: DiagonalBiLSTM(3, 3, channels=3, n_features=4),
          "DiagonalBiLSTM: expected n_features to be a multiple of channels, 3, received 4"),
         (lambda: DiagonalBiLSTM(3, 3, output="real"), "DiagonalBiLSTM: expected output to be"),

@@ -115,11 +115,11 @@ SETTINGS = {
     # The paper does not say how many layers its Row LSTM has: as many as its larger Diagonal BiLSTM.
     "row-lstm": Setting(
         "Row LSTM, 7 layers of h = 16, RMSProp, batch 16", "80.54 (van den Oord et al. 2016)", 60, 20, "RowLSTM",
-        (28, 28), model={"n_features": 16, "n_layers": 7}, fit={"batch_size": 16, "optimizer": "rmsprop"},
+        (28, 28), model={"n_features": 16, "n_blocks": 7}, fit={"batch_size": 16, "optimizer": "rmsprop"},
     ),
     "diagonal-bilstm": Setting(
         "Diagonal BiLSTM, 1 layer of h = 32, RMSProp, batch 16", "80.75 (van den Oord et al. 2016)", 60, 20,
-        "DiagonalBiLSTM", (28, 28), model={"n_features": 32, "n_layers": 1},
+        "DiagonalBiLSTM", (28, 28), model={"n_features": 32, "n_blocks": 1},
         fit={"batch_size": 16, "optimizer": "rmsprop"},
     ),
 }  # fmt: skip

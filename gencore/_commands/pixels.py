@@ -159,16 +159,15 @@ def _shades(model: PixelModel, images: NDArray[np.uint8]) -> NDArray[np.float32]
 
 def _size(model: PixelModel) -> str:
     height, width, channels = model.shape
-    part = "block" if "n_blocks" in model.config else "layer"
-    n, h = model.config[f"n_{part}s"], model.config["n_features"]
+    n, h = model.config["n_blocks"], model.config["n_features"]
     images = f"{height}x{width} pixels" + ("" if channels == 1 else f" of {channels} colours")
     values = "binary" if model.output == "bernoulli" else f"{model.levels} levels"
     if model.n_mixtures:
         values += f" by {model.n_mixtures} logistics"
     if model.n_classes:
         values += f", {model.n_classes} classes"
-    parts = f"{n} {part}{'s' if n > 1 else ''} of h = {h}"
-    return f"{type(model).__name__}, {images}, {values}, {parts}, {model.n_parameters():,} parameters"
+    blocks = f"{n} block{'s' if n > 1 else ''} of h = {h}"
+    return f"{type(model).__name__}, {images}, {values}, {blocks}, {model.n_parameters():,} parameters"
 
 
 def _figures(record: Record) -> str:

@@ -188,7 +188,7 @@ class _RecurrentModel(_ConvolutionModel):
         *,
         channels: int = 1,
         n_features: int = 16,
-        n_layers: int = 7,
+        n_blocks: int = 7,
         output: Output = "bernoulli",
         levels: int = 256,
         n_mixtures: int = 10,
@@ -196,13 +196,13 @@ class _RecurrentModel(_ConvolutionModel):
         n_classes: int = 0,
         seed: int = 0,
     ) -> None:
-        n_layers = count(type(self).__name__, "n_layers", n_layers)
+        n_blocks = count(type(self).__name__, "n_blocks", n_blocks)
         super().__init__(
             seed, height=height, width=width, channels=channels, output=output, levels=levels, n_mixtures=n_mixtures,
-            n_classes=n_classes, grouped={"n_features": n_features, "n_hidden": n_hidden}, n_layers=n_layers,
+            n_classes=n_classes, grouped={"n_features": n_features, "n_hidden": n_hidden}, n_blocks=n_blocks,
         )  # fmt: skip
         self.first = self.of_class(self.masked(channels, 2 * n_features, 7, "A"))
-        self.blocks = [self.layer(n_features, self) for _ in range(n_layers)]
+        self.blocks = [self.layer(n_features, self) for _ in range(n_blocks)]
         self.head = self.make_head(2 * n_features, n_hidden)
         self.eval()
 
@@ -278,7 +278,7 @@ class RowLSTM(_RecurrentModel):
     n_features : int
         h: cells of a layer, of which every pixel has its states; a multiple of `channels`. Colours of a pixel see
         earlier ones, and all of the pixels before.
-    n_layers : int
+    n_blocks : int
         LSTM layers, each on a 1x1 convolution's way back to 2h features and added to what it read.
     n_classes : int
         0; or that of the ``labels`` on which images depend: they choose the biases of the first layer and of the first
@@ -292,7 +292,7 @@ class RowLSTM(_RecurrentModel):
     --------
     >>> import gencore as gc
     >>> data = gc.datasets.load("digits")
-    >>> model = gc.models.RowLSTM(8, 8, n_features=4, n_layers=1, seed=0)
+    >>> model = gc.models.RowLSTM(8, 8, n_features=4, n_blocks=1, seed=0)
     >>> history = model.fit(data.train, epochs=1, progress=False)
     >>> model.log_prob(data.test[:5]).shape
     (5,)
@@ -313,7 +313,7 @@ class DiagonalBiLSTM(_RecurrentModel):
 
     Parameters
     ----------
-    height, width, channels, n_features, n_layers, output, levels, n_mixtures, n_hidden, n_classes, seed
+    height, width, channels, n_features, n_blocks, output, levels, n_mixtures, n_hidden, n_classes, seed
         As in `RowLSTM`.
 
     Notes
@@ -324,7 +324,7 @@ class DiagonalBiLSTM(_RecurrentModel):
     --------
     >>> import gencore as gc
     >>> data = gc.datasets.load("digits")
-    >>> model = gc.models.DiagonalBiLSTM(8, 8, n_features=4, n_layers=1, seed=0)
+    >>> model = gc.models.DiagonalBiLSTM(8, 8, n_features=4, n_blocks=1, seed=0)
     >>> history = model.fit(data.train, epochs=1, progress=False)
     >>> model.log_prob(data.test[:5]).shape
     (5,)
