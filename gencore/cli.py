@@ -152,10 +152,10 @@ GatedPixelCNN, RowLSTM, DiagonalBiLSTM) each pixel given those before it, row by
 row; NADE, MADE and FVBN each unit given those before it. With --start and
 --clamp, they draw the rest given the units that the mask marks: completions.
 Those of images are exact where the kept pixels come first (the upper rows), as
-kept ones do not count for pixels before them; so are those of the models of vectors, but for EoNADE, which draws what is
-kept first, whatever it is. A VAE decodes draws of its prior, a grid of two
-latent units (--manifold), or the line from one example to another
-(--interpolate).""",
+kept ones do not count for pixels before them; so are those of the models of
+vectors, but for EoNADE, which draws what is kept first, whatever it is. A VAE
+decodes draws of its prior, a grid of two latent units (--manifold), or the line
+from one example to another (--interpolate).""",
         epilog="""\
 Examples:
   gencore sample model.safetensors -n 64 --out samples.png

@@ -1,7 +1,7 @@
 """MADE of the peers: dense products with weights that are 0 where masked, whose gradients are masked; samples by loops.
 
 Weights that start at 0 where they are masked stay there if their gradients do: this saves a user the products with the
-masks on the way forth and back (measured: the gradient of ``w * mask`` costs torch one pass more over the weights).
+masks on the way forth and back (a pass over the weights each).
 """
 
 import numpy as np
