@@ -8,5 +8,6 @@ namespace gencore::cuda {
 void fill_sample(runtime::Table& table);
 void fill_sample_reparam(runtime::Table& table);
 void fill_sample_relaxed(runtime::Table& table);
+void fill_rbm(runtime::Table& table);
 
 }  // namespace gencore::cuda

@@ -82,8 +82,11 @@ class DeviceArray:
         """What CuPy's arrays do with the NumPy functions that gencore calls on them."""
         if function is np.shape:
             return self.shape
-        if function is np.empty_like:
-            return DeviceArray(np.empty(kwargs["shape"], kwargs["dtype"]))
+        if function in (np.empty_like, np.full_like):
+            host, *rest = (x.host if isinstance(x, DeviceArray) else x for x in args)
+            return DeviceArray(function(host, *rest, **kwargs))
+        if function is np.asarray:  # NumPy has taken `like` away
+            return DeviceArray(np.array(*args, **kwargs))
         return NotImplemented
 
     @property
@@ -93,6 +96,10 @@ class DeviceArray:
     @property
     def ndim(self) -> int:
         return self.host.ndim
+
+    @property
+    def dtype(self) -> Any:
+        return self.host.dtype
 
     def tobytes(self) -> bytes:
         return self.host.tobytes()

@@ -69,6 +69,7 @@ struct Block {
   unsigned arrived = 0;
   std::size_t generation = 0, turns_without_progress = 0;
   bool descending = false, entered = false;
+  std::unique_ptr<unsigned char[]> shared;  // dynamic shared memory, of just the size that the launch asked for
 };
 
 inline Block& block() {
@@ -78,6 +79,7 @@ inline Block& block() {
 
 inline unsigned thread_index() { return block().current; }
 inline unsigned block_index() { return block().index; }
+inline unsigned char* dynamic_shared() { return block().shared.get(); }
 inline unsigned lane() { return block().current % 32; }
 
 // The next fiber in order that has not ended.
@@ -162,13 +164,15 @@ inline void make_fibers(Block& b, unsigned threads) {
 }
 
 // body() by every thread of every block.
-inline void run_grid(unsigned blocks, unsigned threads, const std::function<void()>& body) {
+inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes, const std::function<void()>& body) {
   Block& b = block();
   const char* order = std::getenv("GENCORE_EMULATION_ORDER");
   b.descending = order != nullptr && std::strcmp(order, "descending") == 0;
   b.body = &body;
   make_fibers(b, threads);
   for (b.index = 0; b.index < blocks; ++b.index) {
+    b.shared.reset(new unsigned char[shared_bytes]);
+    std::memset(b.shared.get(), 0xA5, shared_bytes);
     for (unsigned i = 0; i < threads; ++i) {
       Fiber& f = *b.fibers[i];
       f.done = false;
