@@ -38,7 +38,7 @@ struct Machine {
 constexpr int square = 32;  // side of the squares of weights that a block turns
 
 // One square of w into both orientations, each coalesced.
-__global__ void __launch_bounds__(block_threads)
+inline __global__ void __launch_bounds__(block_threads)
     pack_weights(Matrix<const float> w, float* to_hidden, float* to_visible) {
   __shared__ float turned[square][square + 1];
   const std::int64_t n_visible = w.shape[0], n_hidden = w.shape[1];

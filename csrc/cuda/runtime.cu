@@ -29,7 +29,10 @@ runtime::Table build_table() {
   fill_sample(table);
   fill_sample_reparam(table);
   fill_sample_relaxed(table);
+  fill_dense(table);
+  fill_dense_loss(table);
   fill_rbm(table);
+  fill_rbm_layer(table);
   table.device_of = device_of;
   return table;
 }
