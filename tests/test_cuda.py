@@ -27,7 +27,7 @@ from cuda_emulation import DeviceArray
 from gencore import _core, _cuda_support, _info
 from gencore.kernels import rbm, sample
 
-KERNELS = re.compile(r"sample|dense|rbm.(gibbs|hidden|visible|free)")  # ops that have CUDA kernels
+KERNELS = re.compile(r"sample|dense|rbm")  # ops that have CUDA kernels
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------

@@ -37,27 +37,32 @@ struct Machine {
 
 constexpr int square = 32;  // side of the squares of weights that a block turns
 
-// One square of w into both orientations, each coalesced.
-inline __global__ void __launch_bounds__(block_threads)
-    pack_weights(Matrix<const float> w, float* to_hidden, float* to_visible) {
-  __shared__ float turned[square][square + 1];
-  const std::int64_t n_visible = w.shape[0], n_hidden = w.shape[1];
-  const std::int64_t hidden_stride = round_up(n_hidden, group_units), visible_stride = round_up(n_visible, group_units);
-  const std::int64_t across = hidden_stride / square;
-  const std::int64_t i0 = blockIdx.x / across * square, j0 = blockIdx.x % across * square;
-  const int x = static_cast<int>(threadIdx.x) % square, y = static_cast<int>(threadIdx.x) / square;
-  for (int r = y; r < square; r += block_threads / square) {
-    const std::int64_t i = i0 + r, j = j0 + x;
-    const float v = i < n_visible && j < n_hidden ? w.row(i)[j] : 0.0f;
-    turned[r][x] = v;
-    if (i < round_up(n_visible, step_rows)) to_hidden[i * hidden_stride + j] = v;
+// One square of w into both orientations, each coalesced, by a block.
+struct PackWeights {
+  Matrix<const float> w;
+  float *to_hidden, *to_visible;
+
+  __device__ void operator()() const {
+    __shared__ float turned[square][square + 1];
+    const std::int64_t n_visible = w.shape[0], n_hidden = w.shape[1];
+    const std::int64_t hidden_stride = round_up(n_hidden, group_units),
+                       visible_stride = round_up(n_visible, group_units);
+    const std::int64_t across = hidden_stride / square;
+    const std::int64_t i0 = blockIdx.x / across * square, j0 = blockIdx.x % across * square;
+    const int x = static_cast<int>(threadIdx.x) % square, y = static_cast<int>(threadIdx.x) / square;
+    for (int r = y; r < square; r += block_threads / square) {
+      const std::int64_t i = i0 + r, j = j0 + x;
+      const float v = i < n_visible && j < n_hidden ? w.row(i)[j] : 0.0f;
+      turned[r][x] = v;
+      if (i < round_up(n_visible, step_rows)) to_hidden[i * hidden_stride + j] = v;
+    }
+    __syncthreads();
+    for (int r = y; r < square; r += block_threads / square) {
+      const std::int64_t i = i0 + x, j = j0 + r;
+      if (j < round_up(n_hidden, step_rows)) to_visible[j * visible_stride + i] = turned[x][r];
+    }
   }
-  __syncthreads();
-  for (int r = y; r < square; r += block_threads / square) {
-    const std::int64_t i = i0 + x, j = j0 + r;
-    if (j < round_up(n_hidden, step_rows)) to_visible[j * visible_stride + i] = turned[x][r];
-  }
-}
+};
 
 template <class Op>
 Machine pack_machine(const Op& op, DeviceScratch& scratch) {
@@ -65,7 +70,7 @@ Machine pack_machine(const Op& op, DeviceScratch& scratch) {
   float* to_hidden = scratch.carve<float>(Machine::floats(n_visible, n_hidden));
   float* to_visible = scratch.carve<float>(Machine::floats(n_hidden, n_visible));
   const std::int64_t squares = round_up(n_visible, group_units) / square * (round_up(n_hidden, group_units) / square);
-  launch_blocks(op, squares, block_threads, 0, pack_weights, op.w, to_hidden, to_visible);
+  for_each_block(op, squares, PackWeights{op.w, to_hidden, to_visible});
   return {{to_hidden, n_visible, n_hidden, round_up(n_hidden, group_units), op.c.data},
           {to_visible, n_hidden, n_visible, round_up(n_visible, group_units), op.b.data}};
 }

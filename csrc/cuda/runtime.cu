@@ -33,6 +33,9 @@ runtime::Table build_table() {
   fill_dense_loss(table);
   fill_rbm(table);
   fill_rbm_layer(table);
+  fill_rbm_ais(table);
+  fill_rbm_partition(table);
+  fill_rbm_cd(table);
   table.device_of = device_of;
   return table;
 }

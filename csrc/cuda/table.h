@@ -11,6 +11,9 @@ void fill_sample_relaxed(runtime::Table& table);
 void fill_dense_loss(runtime::Table& table);
 void fill_dense(runtime::Table& table);
 void fill_rbm_layer(runtime::Table& table);
+void fill_rbm_cd(runtime::Table& table);
+void fill_rbm_ais(runtime::Table& table);
+void fill_rbm_partition(runtime::Table& table);
 void fill_rbm(runtime::Table& table);
 
 }  // namespace gencore::cuda
