@@ -35,6 +35,7 @@ runtime::Table build_table() {
   fill_rbm_layer(table);
   fill_rbm_ais(table);
   fill_rbm_partition(table);
+  fill_optim(table);
   fill_rbm_cd(table);
   table.device_of = device_of;
   return table;

@@ -14,6 +14,7 @@ void fill_rbm_layer(runtime::Table& table);
 void fill_rbm_cd(runtime::Table& table);
 void fill_rbm_ais(runtime::Table& table);
 void fill_rbm_partition(runtime::Table& table);
+void fill_optim(runtime::Table& table);
 void fill_rbm(runtime::Table& table);
 
 }  // namespace gencore::cuda

@@ -85,6 +85,8 @@ class DeviceArray:
         if function in (np.empty_like, np.full_like):
             host, *rest = (x.host if isinstance(x, DeviceArray) else x for x in args)
             return DeviceArray(function(host, *rest, **kwargs))
+        if function is np.reshape:
+            return args[0].reshape(*args[1:])
         if function is np.asarray:  # NumPy has taken `like` away
             return DeviceArray(np.array(*args, **kwargs))
         return NotImplemented
@@ -100,6 +102,9 @@ class DeviceArray:
     @property
     def dtype(self) -> Any:
         return self.host.dtype
+
+    def copy(self) -> DeviceArray:
+        return DeviceArray(self.host.copy())
 
     def tobytes(self) -> bytes:
         return self.host.tobytes()
