@@ -23,9 +23,11 @@ import test_cases
 from cases import CASES
 from cases.case import Case, assert_agrees, expected_of
 from cuda_emulation import DeviceArray
+from device_array import DeviceArray as CupyArray
 
+import gencore as gc
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import rbm, sample
+from gencore.kernels import dense, sample
 
 KERNELS = re.compile("sample|dense|rbm|optim")  # ops that have CUDA kernels
 
@@ -60,23 +62,6 @@ DEVICE_CASES = {name: on_device(case) for name, case in CASES.items() if KERNELS
 ROWS = [pytest.param(c, i, id=f"{name}-{i}") for name, c in DEVICE_CASES.items() for i in range(len(c.sizes))]
 every_row = pytest.mark.parametrize(("case", "i"), ROWS)
 every_case = pytest.mark.parametrize("case", DEVICE_CASES.values(), ids=DEVICE_CASES)
-
-
-def load_real_kernels():
-    """The CUDA kernels that were built, instead of emulated ones."""
-    _cuda_support.load()
-
-
-@pytest.fixture(scope="module")
-def emulation():
-    """The emulated kernels serve arrays on CUDA devices."""
-    module = cuda_emulation.module()
-    if isinstance(module, str):
-        pytest.skip(f"no CUDA emulation: {module}")
-    module.load()
-    yield ctypes.CDLL(str(cuda_emulation.build()))
-    if _cuda_support.describe().startswith("toolkit"):
-        load_real_kernels()
 
 
 @every_row
@@ -138,10 +123,40 @@ def test_same_bits_as_the_cpu(case, i, emulation):
     test_cases.same_bits(case.run_size(size), CASES[case.name].run_size(size), case.name)
 
 
+def in_child(script, *arguments):
+    """Run a script of cuda_emulation/ on the emulated kernels of this process."""
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, cuda_emulation.HERE / script, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "GENCORE_EMULATION_MODULE": str(cuda_emulation.build())},
+    )
+
+
+def test_no_op_touches_device_memory_from_the_host(emulation):
+    """Where that would be a wait for the device, or a crash."""
+    done = in_child("untouched.py")
+    assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-40:]
+    assert done.stdout.splitlines()[-1] == f"{len(DEVICE_CASES)} ops"
+
+
+def test_touching_device_memory_from_the_host_is_noticed(emulation):
+    assert in_child("untouched.py", "planted").returncode != 0
+
+
 # --- wrong calls ----------------------------------------------------------------------------------------------
 
 
-ABOUT_VALUES = {"0 and 1", "0 and 1 only", "values from 0 to 1", "finite", "rise or to fall", "from 0 to 1", "labels"}
+ABOUT_VALUES = {
+    "0 and 1",
+    "0 and 1 only",
+    "values from 0 to 1",
+    "finite",
+    "rise or to fall",
+    "from 0 to 1",
+    "labels",
+}
 
 
 def only_values_differ(bad, right, wrong):
@@ -194,6 +209,23 @@ def test_nan_stays_in_its_row(categories, hard, emulation):
     assert y[[0, 4]].tobytes() == whole[[0, 4]].tobytes()
 
 
+def test_gradients_stay_on_the_device(emulation):
+    """A layer and a loss, traced on a device: the gradients are the CPU's, and nothing leaves it."""
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(0, 1, s).astype(np.float32) for s in ((9, 13), (13, 5), (5,)))
+    labels = rng.integers(0, 5, 9)
+
+    def gradients(put):
+        weight, bias = gc.tensor(put(w), requires_grad=True), gc.tensor(put(b), requires_grad=True)
+        logits = dense.linear(gc.tensor(put(x)), weight, bias, activation="tanh")
+        dense.softmax_cross_entropy(logits, put(labels)).sum().backward()
+        return weight.grad, bias.grad
+
+    for ours, cpu in zip(gradients(CupyArray), gradients(lambda a: a), strict=True):
+        assert ours.device == "cuda"
+        assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-6)
+
+
 # --- the boundary ---------------------------------------------------------------------------------------------
 
 
@@ -207,6 +239,30 @@ def test_cpu_and_device_do_not_mix(emulation):
     )
     with pytest.raises(TypeError, match=words):
         sample.bernoulli(DeviceArray(matrix()), 1, out=np.zeros((2, 3), np.uint8))
+
+
+def test_variates_beside_an_array(emulation, monkeypatch):
+    """New arrays are made where they are asked for."""
+    like = DeviceArray(matrix())
+    for function in (sample.uniform, sample.normal, sample.exponential):
+        made = function((5, 7), 3, device=like)
+        assert isinstance(made, DeviceArray)
+        assert np.array_equal(made.host, function((5, 7), 3))
+        assert isinstance(function((5, 7), 3, device=matrix()), np.ndarray)
+    monkeypatch.setitem(
+        sys.modules,
+        "cupy",
+        types.SimpleNamespace(
+            empty=lambda *a: DeviceArray(np.empty(*a)),
+            cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=0)),
+        ),
+    )
+    assert np.array_equal(sample.uniform(9, 3, device="cuda").host, sample.uniform(9, 3))
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ImportError, match=r"sample.uniform: device 'cuda' needs CuPy"):
+        sample.uniform(9, 3, device="cuda")
+    with pytest.raises(ValueError, match="expected device to be 'cpu', 'cuda' or an array, received 'tpu'"):
+        sample.uniform(9, 3, device="tpu")
 
 
 def test_two_devices_do_not_mix(emulation, monkeypatch):
@@ -262,9 +318,9 @@ def test_more_axes_than_two(emulation):
 
 
 def test_a_family_without_cuda_kernels_says_so(emulation):
-    w, b, c, v = (DeviceArray(np.zeros(s, np.float32)) for s in ((3, 2), (3,), (2,), (4, 3)))
-    with pytest.raises(TypeError, match=r"rbm.free_energy: .*(no kernel for this device|one device)"):
-        rbm.free_energy(w, b, c, v)
+    x, w, out = (DeviceArray(np.zeros(s, np.float32)) for s in ((1, 4, 4, 1), (3, 3, 1, 1), (1, 4, 4, 1)))
+    with pytest.raises(TypeError, match=r"conv.conv2d: has no kernel for this device"):
+        _core.conv_conv2d(x=x, w=w, out=out)
 
 
 def test_the_stream_reaches_the_launch(emulation):
@@ -305,6 +361,7 @@ import sys
 sys.modules["gencore._cuda"] = None
 import numpy as np
 from cuda_emulation import DeviceArray
+from device_array import DeviceArray as CupyArray
 from gencore import _cuda_support
 from gencore.kernels import sample
 
@@ -394,7 +451,7 @@ def device(request):
     if _cuda.device_count() == 0:
         pytest.skip(f"CUDA: {text}")
     package = pytest.importorskip(request.param)
-    load_real_kernels()
+    _cuda_support.load()
     if request.param == "cupy":
         return package, package.asarray, package.asnumpy
     return package, lambda a: package.from_numpy(np.array(a)).cuda(), lambda t: t.cpu().numpy()

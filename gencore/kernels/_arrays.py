@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_matrix", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "placed"]
+__all__ = ["as_matrix", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "new", "placed"]
 
 
 def is_cuda_array(array: Any) -> bool:
@@ -89,3 +89,18 @@ def placed(like: Any, values: Any, dtype: Any) -> Any:
     if torch is not None and isinstance(like, torch.Tensor):
         return torch.as_tensor(np.asarray(values, dtype), device=like.device)
     return np.asarray(np.asarray(values, dtype), like=like)
+
+
+def new(op: str, shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    """A new array on a device: "cpu" (NumPy's), "cuda" (CuPy's, on its current device), or where an array is."""
+    if isinstance(device, np.ndarray) or is_cuda_array(device):
+        return empty(device, shape, dtype)
+    if device == "cpu":
+        return np.empty(shape, dtype)
+    if device == "cuda":
+        try:
+            import cupy  # type: ignore[import-not-found,unused-ignore]
+        except ImportError as error:
+            raise ImportError(f"{op}: device 'cuda' needs CuPy: pip install 'gencore[cuda]'") from error
+        return cupy.empty(shape, dtype)
+    raise ValueError(f"{op}: expected device to be 'cpu', 'cuda' or an array, received {device!r}")

@@ -128,7 +128,7 @@ def _matmul(
     activation: Activation,
 ) -> Float32Array:
     try:
-        out = empty(a, (a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
+        out: Float32Array = empty(a, (a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
     _core.dense_matmul(

@@ -503,10 +503,8 @@ def _as_vector(name: str, array: Any) -> Any:
     on_device = is_cuda_array(array)
     if not (on_device or isinstance(array, np.ndarray)) or len(array.shape) == 1:
         return array
-    if on_device:
-        in_order = array.__cuda_array_interface__.get("strides") is None
-    else:
-        in_order = array.flags.c_contiguous
+    strides = array.__cuda_array_interface__.get("strides") if on_device else None
+    in_order = strides is None if on_device else array.flags.c_contiguous
     if not in_order:
         raise TypeError(
             f"optim.sgd: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "

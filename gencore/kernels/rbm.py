@@ -94,7 +94,7 @@ def gibbs_chain(
     if getattr(clamp, "ndim", None) == 1:
         mask = mask.reshape(1, -1)
     single = isinstance(beta, Real) or (isinstance(beta, np.ndarray) and beta.ndim == 0)
-    temperature = full(v, (1,), float(beta), np.float32) if single else beta  # type: ignore[arg-type]
+    temperature = full(v, (1,), float(beta), np.float32) if single else beta
     _core.rbm_gibbs_chain(
         w=w, b=b, c=c, v=v, v_out=out, steps=steps, key=as_key(key), beta=temperature, clamp=mask,
         first_step=first_step, first_row=first_row,

@@ -25,7 +25,9 @@ SOURCES = ROOT / "csrc" / "cuda"
 
 @functools.cache
 def build() -> Path | str:
-    """The module, or the reason why there is none. CXXFLAGS (sanitizers) count."""
+    """The module, or the reason why there is none. CXXFLAGS (sanitizers) count. Child processes take their parent's."""
+    if "GENCORE_EMULATION_MODULE" in os.environ:
+        return Path(os.environ["GENCORE_EMULATION_MODULE"])
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     library = loaded_library()
     if compiler is None or library is None:

@@ -174,6 +174,12 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
 // For the tests.
 extern "C" {
 __attribute__((used, visibility("default"))) inline int emulation_launch_device() { return emulation::launch_device; }
+// Whole pages that the host may not touch from now on; none for 0 bytes.
+__attribute__((used, visibility("default"))) inline void emulation_guard(void* first, std::size_t bytes) {
+  emulation::guarded.open(true);
+  emulation::guarded = {first, bytes};
+  emulation::guarded.open(false);
+}
 __attribute__((used, visibility("default"))) inline const void* emulation_launch_stream() {
   return emulation::launch_stream;
 }

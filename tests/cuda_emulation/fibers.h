@@ -163,6 +163,16 @@ inline void make_fibers(Block& b, unsigned threads) {
   b.warps.assign((threads + 31) / 32, Warp{});
 }
 
+// Memory that only kernels may touch: outside of them, it is as if it were on another chip.
+struct Guarded {
+  void* first = nullptr;
+  std::size_t bytes = 0;
+  void open(bool to_kernels) const {
+    if (bytes > 0) mprotect(first, bytes, to_kernels ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+};
+inline Guarded guarded;
+
 // body() by every thread of every block.
 inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes, const std::function<void()>& body) {
   Block& b = block();
@@ -170,6 +180,7 @@ inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes
   b.descending = order != nullptr && std::strcmp(order, "descending") == 0;
   b.body = &body;
   make_fibers(b, threads);
+  guarded.open(true);
   for (b.index = 0; b.index < blocks; ++b.index) {
     b.shared.reset(new unsigned char[shared_bytes]);
     std::memset(b.shared.get(), 0xA5, shared_bytes);
@@ -193,6 +204,7 @@ inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes
     after_switch(b.host, nullptr);
     if (b.arrived != 0) fail("threads ended while others waited at a barrier");
   }
+  guarded.open(false);
 }
 
 }  // namespace emulation
