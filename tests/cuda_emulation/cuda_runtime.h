@@ -121,9 +121,7 @@ inline int setting(const char* name, int otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::atoi(text);
 }
-inline std::size_t shared_limit() {
-  return static_cast<std::size_t>(setting("GENCORE_EMULATION_SHARED", 227 << 10));
-}
+inline std::size_t shared_limit() { return static_cast<std::size_t>(setting("GENCORE_EMULATION_SHARED", 227 << 10)); }
 inline thread_local std::size_t shared_allowed = 0;  // what the kernel that was asked about last may have
 inline thread_local const void* shared_allowed_of = nullptr;
 }  // namespace emulation

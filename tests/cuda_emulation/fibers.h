@@ -173,6 +173,29 @@ struct Guarded {
 };
 inline Guarded guarded;
 
+// The threads of one block, from the first to the end of the last.
+__attribute__((noinline)) inline void run_block(Block& b) {
+  for (unsigned i = 0; i < b.threads; ++i) {
+    Fiber& f = *b.fibers[i];
+    f.done = false;
+    f.fake_stack = nullptr;
+    getcontext(&f.registers);
+    f.registers.uc_stack.ss_sp = f.stack;
+    f.registers.uc_stack.ss_size = f.stack_bytes;
+    f.registers.uc_link = nullptr;
+    makecontext(&f.registers, fiber_main, 0);
+  }
+  b.alive = b.threads;
+  b.arrived = 0;
+  b.entered = false;
+  b.turns_without_progress = 0;
+  b.current = b.descending ? b.threads - 1 : 0;
+  before_switch(b.host, *b.fibers[b.current], false);
+  swapcontext(&b.host.registers, &b.fibers[b.current]->registers);
+  after_switch(b.host, nullptr);
+  if (b.arrived != 0) fail("threads ended while others waited at a barrier");
+}
+
 // body() by every thread of every block.
 inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes, const std::function<void()>& body) {
   Block& b = block();
@@ -184,25 +207,7 @@ inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes
   for (b.index = 0; b.index < blocks; ++b.index) {
     b.shared.reset(new unsigned char[shared_bytes]);
     std::memset(b.shared.get(), 0xA5, shared_bytes);
-    for (unsigned i = 0; i < threads; ++i) {
-      Fiber& f = *b.fibers[i];
-      f.done = false;
-      f.fake_stack = nullptr;
-      getcontext(&f.registers);
-      f.registers.uc_stack.ss_sp = f.stack;
-      f.registers.uc_stack.ss_size = f.stack_bytes;
-      f.registers.uc_link = nullptr;
-      makecontext(&f.registers, fiber_main, 0);
-    }
-    b.alive = threads;
-    b.arrived = 0;
-    b.entered = false;
-    b.turns_without_progress = 0;
-    b.current = b.descending ? threads - 1 : 0;
-    before_switch(b.host, *b.fibers[b.current], false);
-    swapcontext(&b.host.registers, &b.fibers[b.current]->registers);
-    after_switch(b.host, nullptr);
-    if (b.arrived != 0) fail("threads ended while others waited at a barrier");
+    run_block(b);
   }
   guarded.open(false);
 }
