@@ -27,7 +27,7 @@ from device_array import DeviceArray as CupyArray
 
 import gencore as gc
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import dense, sample
+from gencore.kernels import dense, rbm, sample
 
 KERNELS = re.compile("sample|dense|rbm|optim")  # ops that have CUDA kernels
 
@@ -196,6 +196,29 @@ def test_wrong_values_show_in_the_results(emulation):
     drawn = sample.categorical(DeviceArray(logits), 1).host
     assert drawn[:3].tolist() == [-1, -1, -1]
     assert drawn[3] == sample.categorical(np.zeros((4, 3), np.float32), 1)[3]
+
+
+def test_wrong_values_of_machines_and_layers(emulation):
+    """The same for RBMs and dense layers, as their modules' docstrings say."""
+    w, b, c = matrix(4, 3), np.zeros(4, np.float32), np.float32([0, np.nan, 0])
+    v = np.uint8([[0, 2, 255, 1], [0, 0, 0, 0]])
+    ones = np.minimum(v, 1)
+    w[:] = np.arange(12).reshape(4, 3)
+
+    def on_device(function, *arrays, **options):
+        return function(*map(DeviceArray, arrays), **options).host
+
+    mean, drawn = on_device(rbm.hidden_mean, w, c, v), on_device(rbm.hidden_sample, w, c, v, key=1)
+    assert np.isnan(mean[:, 1]).all()
+    assert not drawn[:, 1].any()
+    finite = np.zeros(3, np.float32)
+    assert np.array_equal(mean[:, [0, 2]], rbm.hidden_mean(w, finite, ones)[:, [0, 2]])
+    chain = on_device(rbm.gibbs_chain, w, b, finite, v, steps=1, key=1)
+    assert np.array_equal(chain > 0, rbm.gibbs_chain(w, b, finite, ones, steps=1, key=1) > 0)
+    product = on_device(dense.matmul, v, w)
+    assert np.array_equal(product, dense.matmul(ones, w))
+    losses = on_device(dense.softmax_cross_entropy, w, np.int64([0, 3, -1, 2]))
+    assert np.isnan(losses).tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("categories", [3, 40, 700])
@@ -420,6 +443,7 @@ def misuse(tmp_path_factory):
 def test_emulation_runs_a_right_kernel(misuse):
     for order in ("ascending", "descending"):
         assert misuse("sums", order) == (0, "right\n")
+        assert misuse("dynamic_sums", order) == (0, "right\n")
 
 
 def test_emulation_shows_a_missing_barrier(misuse):
@@ -433,8 +457,15 @@ def test_emulation_stops_at_a_barrier_that_not_all_reach(kind, misuse):
     assert "cuda emulation: threads" in text
 
 
-def test_emulation_refuses_a_launch_that_no_device_takes(misuse):
-    assert misuse("too_many_threads") == (2, "invalid configuration argument\n")
+def test_emulation_stops_at_what_is_written_beyond_shared_memory(misuse):
+    status, text = misuse("beyond_shared")
+    assert status < 0
+    assert "beyond its dynamic shared memory" in text
+
+
+@pytest.mark.parametrize("kind", ["too_many_threads", "too_much_shared"])
+def test_emulation_refuses_a_launch_that_no_device_takes(kind, misuse):
+    assert misuse(kind) == (2, "invalid configuration argument\n")
 
 
 # --- a real device --------------------------------------------------------------------------------------------
