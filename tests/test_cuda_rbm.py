@@ -140,6 +140,33 @@ def test_device_log_partition(device):
     assert abs(estimate - exact) < 6 * weights.std() / weights.mean() / np.sqrt(2000) + 1e-3
 
 
+@pytest.mark.gpu
+def test_device_ops_can_be_captured(device):
+    """A stream that is being captured into a graph refuses every call that would wait for it."""
+    package, put, get = device
+    if package.__name__ != "torch":
+        pytest.skip("captured through PyTorch")
+    w, b, c = map(put, machine(np.random.default_rng(8), 784, 500, 0.05))
+    v = put((np.random.default_rng(9).random((128, 784)) < 0.2).astype(np.uint8))
+    betas, base = put(np.linspace(0, 1, 50)), put(np.zeros(784, np.float32))
+
+    def calls():
+        last = kernels.gibbs_chain(w, b, c, v, steps=3, key=1)
+        return (
+            *kernels.cd_gradient(w, b, c, v, key=1), kernels.free_energy(w, b, c, last),
+            *kernels.ais(w, b, c, betas=betas, base_bias=base, key=1, n_runs=10),
+        )  # fmt: skip
+
+    expected = [get(x) for x in calls()]
+    graph = package.cuda.CUDAGraph()
+    with package.cuda.graph(graph):
+        captured = calls()
+    graph.replay()
+    package.cuda.synchronize()
+    for x, truth in zip(captured, expected, strict=True):
+        assert get(x).tobytes() == truth.tobytes()
+
+
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
