@@ -249,6 +249,35 @@ def test_gradients_stay_on_the_device(emulation):
         assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda p: gc.optim.Adam(p, lr=0.1), lambda p: gc.optim.SGD(p, lr=0.1, momentum=0.9)]
+)
+def test_optimizers_on_a_device(make, emulation, monkeypatch):
+    """Steps, clipping, averages and saved states, beside the CPU's."""
+    rng = np.random.default_rng(1)
+    start, grads = rng.normal(0, 1, (5, 3)).astype(np.float32), rng.normal(0, 3, (4, 5, 3)).astype(np.float32)
+
+    def train(put):
+        p = gc.tensor(put(start.copy()), requires_grad=True)
+        optimizer, average = make([p]), gc.optim.EMA([p], 0.9)
+        norms = []
+        for i, g in enumerate(grads):
+            p.grad = gc.tensor(put(g.copy()))
+            norms.append(gc.optim.clip_grad_norm(p, 1.0))
+            optimizer.step()
+            average.update()
+            if i == 1:  # as from a file
+                state, optimizer = optimizer.state_dict(), make([p])
+                optimizer.load_state_dict(state)
+        return p, norms, average.state_dict()["averages"]
+
+    ours, cpu = train(CupyArray), train(lambda a: a)
+    assert ours[0].device == "cuda"
+    assert np.allclose(ours[0].numpy(), cpu[0].numpy(), rtol=1e-6)
+    assert np.allclose(ours[1], cpu[1])
+    assert np.allclose(ours[2], cpu[2], rtol=1e-6)
+
+
 # --- the boundary ---------------------------------------------------------------------------------------------
 
 
@@ -490,11 +519,22 @@ def device(request):
 
 def run_on(device, case, size):
     _, put, get = device
-    arguments = case.good_inputs(size)
-    outputs = {name: put(np.full(shape, 77, dtype)) for name, (shape, dtype) in case.outputs(size).items()}
-    arguments = {name: put(v) if isinstance(v, np.ndarray) else v for name, v in arguments.items()}
-    CASES[case.name].function(**arguments, **outputs)
-    return {name: get(array) for name, array in outputs.items()}
+
+    def placed(value):
+        if isinstance(value, list | tuple):
+            return type(value)(map(placed, value))
+        return put(value) if isinstance(value, np.ndarray) else value
+
+    arguments = {name: placed(value) for name, value in case.good_inputs(size).items()}
+    results = {name: put(np.full(shape, 77, dtype)) for name, (shape, dtype) in case.outputs(size).items()}
+    CASES[case.name].function(**arguments, **results)
+    for name in case.in_place:
+        changed = arguments.get(name)
+        if isinstance(changed, list):
+            results |= {f"{name}[{k}]": array for k, array in enumerate(changed)}
+        elif changed is not None:
+            results[name] = changed
+    return {name: get(array) for name, array in results.items()}
 
 
 @pytest.mark.gpu
