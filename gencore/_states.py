@@ -5,6 +5,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore.kernels._arrays import is_cuda_array
+
 
 def as_states(
     op: str,
@@ -22,7 +24,8 @@ def as_states(
     op, name : str
         The call and the argument, for errors.
     value : array_like, or a SciPy sparse matrix
-        Rows of states.
+        Rows of states. An array on a CUDA device of a dtype that kernels take stays there and its values are not
+        looked at.
     units : int
         Columns expected.
     values : str
@@ -36,6 +39,8 @@ def as_states(
     ValueError, TypeError
         Another shape, something that is no number, or a value out of range, named with its place.
     """
+    if is_cuda_array(value):
+        return _on_device(op, name, value, units)
     array = _numbers(op, name, value, units)
     if array.dtype == np.bool_:
         return np.ascontiguousarray(array).view(np.uint8)
@@ -53,6 +58,15 @@ def as_states(
     raise ValueError(
         f"{op}: expected {name} to hold {expected}, received {array[row, column]} at ({row}, {column})"
     )
+
+
+def _on_device(op: str, name: str, array: Any, units: int) -> NDArray[Any]:
+    dtype = np.dtype(array.__cuda_array_interface__["typestr"])
+    if dtype not in (np.bool_, np.uint8, np.float32):
+        raise TypeError(f"{op}: expected {name} on a device to be bool, uint8 or float32, received {dtype}")
+    if len(array.shape) != 2 or array.shape[1] != units:
+        raise ValueError(f"{op}: expected {name} of shape (n, {units}), received {tuple(array.shape)}")
+    return array  # type: ignore[no-any-return]
 
 
 def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]:

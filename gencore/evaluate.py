@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gencore._devices import to_host
 from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
+from gencore.kernels._arrays import contiguous, placed
 from gencore.random import Generator, KeyLike, as_key
 
 if TYPE_CHECKING:
@@ -161,14 +163,15 @@ def log_partition(
             f"log_partition: expected method to be 'auto', 'exact' or 'ais', received {method!r}"
         )
     if method == "exact" or (method == "auto" and min(w.shape) <= EXACT_UNITS):
-        value = kernels.log_partition_exact(w, b, c)
+        value = float(kernels.log_partition_exact(w, b, c))
         return LogPartition(value, value, value, np.inf, 0.0, "exact")
     keys = Generator(as_key(key)).spawn(4)
     schedule = ais_schedule(int(betas)) if np.ndim(betas) == 0 else np.asarray(betas, np.float64)  # type: ignore[arg-type]
     base = _base_bias(model, base_rates, keys[0])
     log_z_base = w.shape[1] * np.log(2) + float(np.logaddexp(0, base.astype(np.float64)).sum())
+    base = placed(w, base, np.float32)
     log_weights, last = kernels.ais(w, b, c, betas=schedule, base_bias=base, n_runs=n_runs, key=keys[1].key())
-    forward = _Estimate(log_z_base + log_weights)
+    forward = _Estimate(log_z_base + to_host(log_weights))
     lower, upper = forward.value - 3 * forward.std_error, forward.value + 3 * forward.std_error
     if not reverse:
         return LogPartition(
@@ -185,7 +188,7 @@ def log_partition(
     down, _ = kernels.ais(
         w, b, c, betas=schedule[::-1].copy(), base_bias=base, start=start, key=keys[3].key()
     )
-    back = _Estimate(down - log_z_base)
+    back = _Estimate(to_host(down) - log_z_base)
     return LogPartition(
         forward.value,
         lower,
@@ -219,8 +222,9 @@ def _base_bias(model: "RBM", base_rates: ArrayLike | None, keys: Generator) -> N
     rates = base_rates if base_rates is not None else getattr(model, "data_mean", None)
     if rates is None:
         halves = sample.bernoulli(np.full((500, len(b)), 0.5, np.float32), keys.key())
-        rates = kernels.gibbs_chain(w, b, c, halves, steps=50, key=keys.key()).mean(axis=0)
-    rates = np.asarray(rates, np.float64)
+        halves = placed(w, halves, np.uint8)
+        rates = to_host(kernels.gibbs_chain(w, b, c, halves, steps=50, key=keys.key())).mean(axis=0)
+    rates = np.asarray(to_host(rates), np.float64)
     if rates.shape != b.shape or not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(
             f"log_partition: expected base_rates of shape {b.shape} from 0 to 1, received {rates}"
@@ -232,10 +236,12 @@ def _base_bias(model: "RBM", base_rates: ArrayLike | None, keys: Generator) -> N
 
 def _reverse_start(model: "RBM", given: Any, last: NDArray[np.uint8], n_runs: int) -> NDArray[np.uint8]:
     if given is not None:
-        return as_states("log_partition", "reverse_start", given, len(model.visible_bias))
+        start = as_states("log_partition", "reverse_start", given, len(model.visible_bias))
+        return placed(model.weight, start, np.uint8)  # type: ignore[no-any-return]
     chains = getattr(model, "chains", None)
     source = last if chains is None else chains
-    return np.ascontiguousarray(source[np.arange(n_runs) % len(source)])
+    rows = source[placed(source, np.arange(n_runs) % len(source), np.int64)]
+    return contiguous(rows)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

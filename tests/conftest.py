@@ -1,16 +1,20 @@
 """Settings that all tests share."""
 
+import ctypes
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Small products of float64 references: on a busy machine, the threads of a BLAS wait for each other at each of them, up
 # to a hundred times as long as one takes alone. Said before NumPy is loaded; programs that tests start inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import cuda_emulation
+
 import gencore
-from gencore import _core
+from gencore import _core, _cuda_support
 
 # The same examples in every run: a failure on one machine is a failure on all.
 settings.register_profile("gencore", deadline=None, derandomize=True, max_examples=60)
@@ -22,3 +26,15 @@ os.environ["PYTHONSAFEPATH"] = "1"
 if Path(gencore.__file__).parent == Path(_core.__file__).parent:
     paths = (str(Path(gencore.__file__).parents[1]), os.environ.get("PYTHONPATH"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+@pytest.fixture(scope="module")
+def emulation():
+    """The emulated kernels serve arrays on CUDA devices."""
+    module = cuda_emulation.module()
+    if isinstance(module, str):
+        pytest.skip(f"no CUDA emulation: {module}")
+    module.load()
+    yield ctypes.CDLL(str(cuda_emulation.build()))
+    if _cuda_support.describe().startswith("toolkit"):
+        _cuda_support.load()

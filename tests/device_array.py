@@ -19,7 +19,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (0, False), "version": 3}
+        own = self._host.__array_interface__
+        strides = None if self._host.flags.c_contiguous else own["strides"]
+        keys = {key: own[key] for key in ("shape", "typestr", "data")}
+        return {**keys, "strides": strides, "version": 3, "stream": None}
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -27,11 +30,17 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or any(not known(x) for x in inputs):
             return NotImplemented
-        return on_device(ufunc(*map(on_host, inputs), **kwargs))
+        out = kwargs.pop("out", None)
+        if out is None:
+            return on_device(ufunc(*map(on_host, inputs), **kwargs))
+        ufunc(*map(on_host, inputs), out=on_host(out), **kwargs)
+        return out[0]
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if any(not issubclass(t, DeviceArray) for t in types):
             return NotImplemented
+        if function is np.asarray:  # like=: the one way from the host
+            return DeviceArray(np.array(*args, **kwargs))
         return on_device(function(*on_host(args), **{k: on_host(v) for k, v in kwargs.items()}))
 
     def get(self) -> Any:
@@ -78,11 +87,17 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def astype(self, dtype: Any) -> DeviceArray:
         return DeviceArray(self._host.astype(dtype))
 
-    def copy(self) -> DeviceArray:
-        return DeviceArray(self._host.copy())
+    def copy(self, order: Any = "C") -> DeviceArray:
+        return DeviceArray(self._host.copy(order=order))
 
     def reshape(self, *shape: Any) -> DeviceArray:
         return DeviceArray(self._host.reshape(*shape))
+
+    def mean(self, **kwargs: Any) -> DeviceArray:
+        return DeviceArray(self._host.mean(**kwargs))
+
+    def tobytes(self) -> bytes:
+        return self._host.tobytes()
 
     def sum(self, **kwargs: Any) -> DeviceArray:
         return DeviceArray(self._host.sum(**kwargs))

@@ -394,7 +394,7 @@ def param(shape=(2,), dtype=np.float32, requires_grad=True):
         (
             lambda: [param(dtype=np.float64)],
             TypeError,
-            r"params\[0\] to be float32 on the CPU, received float64",
+            r"params\[0\] to be float32, received float64",
         ),
         (lambda: [param(requires_grad=False)], ValueError, "leaf .*received requires_grad=False"),
         (lambda: [param() * 2], ValueError, "leaf .*received the result of an op"),

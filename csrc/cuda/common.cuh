@@ -102,6 +102,17 @@ void for_each_element(const Op& op, std::int64_t count, const Body& body) {
   launch(op, count, over_elements<Body>, body, count);
 }
 
+// body() by each of so many blocks.
+template <class Body>
+__global__ void __launch_bounds__(block_threads) over_blocks(Body body) {
+  body();
+}
+
+template <class Op, class Body>
+void for_each_block(const Op& op, std::int64_t blocks, const Body& body) {
+  launch_blocks(op, blocks, block_threads, 0, over_blocks<Body>, body);
+}
+
 // --- tiles of rows ---------------------------------------------------------------------------------------------------
 
 // `rows` whole rows, of a matrix of rows of n, that a block of threads holds in shared memory. Rows begin an odd number

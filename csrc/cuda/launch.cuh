@@ -43,16 +43,80 @@ class CurrentDevice {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// kernel(arguments...) on enough blocks for `threads` threads.
+constexpr std::size_t static_shared_bytes = 48 << 10;  // of a block's shared memory, what is had without asking
+
+// kernel(arguments...) on `blocks` blocks of `threads` threads, with `shared` bytes of dynamic shared memory each.
 template <class Op, class... Parameters, class... Arguments>
-void launch(const Op& op, std::int64_t threads, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  if (threads == 0) return;
+void launch_blocks(const Op& op, std::int64_t blocks, int threads, std::size_t shared, void (*kernel)(Parameters...),
+                   const Arguments&... arguments) {
+  if (blocks == 0) return;
   const CurrentDevice current(Op::name, op.device.index);
+  if (shared > static_shared_bytes) {
+    check_cuda(Op::name, "asking for shared memory",
+               cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared)));
+  }
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(ceil_div(threads, block_threads)));
-  config.blockDim = dim3(block_threads);
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(op.stream);
   check_cuda(Op::name, "launching the kernel", cudaLaunchKernelEx(&config, kernel, arguments...));
 }
+
+// kernel(arguments...) on enough blocks for `threads` threads.
+template <class Op, class... Parameters, class... Arguments>
+void launch(const Op& op, std::int64_t threads, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  launch_blocks(op, ceil_div(threads, block_threads), block_threads, 0, kernel, arguments...);
+}
+
+// This block's dynamic shared memory.
+#if defined(__CUDACC__)
+__device__ inline unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char bytes[];
+  return bytes;
+}
+#else
+inline unsigned char* dynamic_shared() { return emulation::dynamic_shared(); }
+#endif
+
+// What there is of a device that decides how work is cut.
+struct Limits {
+  int multiprocessors;
+  std::size_t shared_bytes;  // that one block may have
+};
+Limits limits_of(const char* op, Device device);  // runtime.cu
+
+// Memory of one call on its device, from a pool of ours, in the order of the op's stream: neither taking nor returning it
+// waits for anything, and a stream may be captured into a graph meanwhile. What is returned stays for the next call.
+class DeviceScratch {
+ public:
+  template <class Op>
+  DeviceScratch(const Op& op, std::size_t bytes) : DeviceScratch(Op::name, op.device, op.stream, bytes) {}
+  DeviceScratch(const DeviceScratch&) = delete;
+  DeviceScratch& operator=(const DeviceScratch&) = delete;
+  ~DeviceScratch();
+
+  // So many bytes hold n elements of a part.
+  template <class T>
+  static std::size_t bytes(std::int64_t n) {
+    return (static_cast<std::size_t>(n) * sizeof(T) + 255) / 256 * 256;
+  }
+  template <class T>
+  T* carve(std::int64_t n) {
+    T* part = reinterpret_cast<T*>(base_ + used_);
+    used_ += bytes<T>(n);
+    if (used_ > size_) __builtin_trap();  // sizing the block too small is a bug of ours
+    return part;
+  }
+
+ private:
+  DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes);
+
+  CurrentDevice current_;
+  cudaStream_t stream_;
+  std::size_t size_, used_ = 0;
+  unsigned char* base_ = nullptr;
+};
 
 }  // namespace gencore::cuda

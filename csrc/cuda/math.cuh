@@ -8,7 +8,7 @@
 
 namespace gencore::cuda {
 
-constexpr float infinity = __builtin_inff();
+constexpr float infinity = __builtin_inff(), nan_value = __builtin_nanf("");
 
 // NaN stays NaN: where an operand is NaN, the second is taken.
 __device__ inline float min(float a, float b) { return a < b ? a : b; }
@@ -76,6 +76,60 @@ __device__ inline float logistic(float x) {
   const float e = exp_minus_abs(x);
   return (0.0f < x ? 1.0f : e) / (1.0f + e);
 }
+
+// 1 - e^-x for x >= 0.
+__device__ inline float one_minus_exp_minus(float x) {
+  const float a = max(-88.0f, -x);
+  const float n = rintf(a * 1.44269504088896341f);
+  const float p = expm1_reduced(minus_multiple_of_ln2(a, n));
+  const float power = power_of_two(__float2int_rn(n));
+  return fmaf(-power, p, 1.0f - power);
+}
+
+// ln(1 + t) for t in [0, 1].
+__device__ inline float log1p_unit(float t) {
+  const float u = 1.0f + t, d = u - 1.0f;
+  return d <= 0.0f ? t : log(u) * (t / d);
+}
+
+__device__ inline float softplus(float x) { return max(0.0f, x) + log1p_unit(exp_minus_abs(x)); }
+
+__device__ inline float tanh(float x) {
+  const float a = fabsf(x), e = exp_minus_abs(a + a), large = (1.0f - e) / (1.0f + e), z = x * x;
+  float p = -5.70498872745e-3f;
+  p = fmaf(p, z, 2.06390887954e-2f);
+  p = fmaf(p, z, -5.37397155531e-2f);
+  p = fmaf(p, z, 1.33314422036e-1f);
+  p = fmaf(p, z, -3.33332819422e-1f);
+  const float positive = a < 0.625f ? fmaf(p * z, a, a) : large;
+  return __uint_as_float(__float_as_uint(positive) | (__float_as_uint(x) & 0x80000000u));
+}
+
+// sum_j ln(1 + e^x_j) of one thread's x: the positive parts and the product of the factors 1 + e^-|x_j|, each in [1, 2],
+// kept apart, so that one logarithm serves many.
+struct SoftplusSum {
+  static constexpr int capacity = 120;  // 2^120 is a float32
+
+  float linear = 0, product = 1;
+  double total = 0;
+  int count = 0;
+
+  __device__ void add(float x) {
+    linear += max(0.0f, x);
+    product *= 1.0f + exp_minus_abs(x);
+    if (++count == capacity) flush();
+  }
+  __device__ void flush() {
+    total += static_cast<double>(linear) + static_cast<double>(log(product));
+    linear = 0;
+    product = 1;
+    count = 0;
+  }
+  __device__ double value() {
+    flush();
+    return total;
+  }
+};
 
 // cos(2 pi t) and sin(2 pi t) for t in [0, 1].
 __device__ inline void cos_sin_turn(float t, float& cosine, float& sine) {

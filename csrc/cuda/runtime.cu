@@ -1,11 +1,14 @@
 // The door to the CUDA kernels: their dispatch table, and what there is to say of devices.
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
 #include "gencore/cuda.h"
 #include "gencore/runtime.h"
+#include "launch.cuh"
 #include "table.h"
 
 namespace gencore::cuda {
@@ -26,6 +29,14 @@ runtime::Table build_table() {
   fill_sample(table);
   fill_sample_reparam(table);
   fill_sample_relaxed(table);
+  fill_dense(table);
+  fill_dense_loss(table);
+  fill_rbm(table);
+  fill_rbm_layer(table);
+  fill_rbm_ais(table);
+  fill_rbm_partition(table);
+  fill_optim(table);
+  fill_rbm_cd(table);
   table.device_of = device_of;
   return table;
 }
@@ -35,7 +46,54 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+int current_device(const char* op) {
+  int device = 0;
+  check_cuda(op, "finding the current device", cudaGetDevice(&device));
+  return device;
+}
+
+// The current device's pool, which keeps what it has. The default pool would hand all of it back at every wait.
+cudaMemPool_t pool_of(const char* op) {
+  static std::mutex mutex;
+  static std::map<int, cudaMemPool_t> pools;
+  const int device = current_device(op);
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto known = pools.find(device);
+  if (known != pools.end()) return known->second;
+  cudaMemPoolProps properties = {};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location = {cudaMemLocationTypeDevice, device};
+  cudaMemPool_t pool = nullptr;
+  check_cuda(op, "making a memory pool", cudaMemPoolCreate(&pool, &properties));
+  unsigned long long all = ~0ull;
+  check_cuda(op, "keeping the memory of a pool", cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
+  return pools[device] = pool;
+}
+
 }  // namespace
+
+Limits limits_of(const char* op, Device device) {
+  const CurrentDevice current(op, device.index);
+  const int index = current_device(op);
+  int multiprocessors = 0, shared = 0;
+  check_cuda(op, "asking about the device",
+             cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index));
+  check_cuda(op, "asking about the device",
+             cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
+  return {multiprocessors, static_cast<std::size_t>(shared)};
+}
+
+DeviceScratch::DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes)
+    : current_(op, device.index), stream_(static_cast<cudaStream_t>(stream)), size_(bytes) {
+  if (bytes == 0) return;
+  void* memory = nullptr;
+  check_cuda(op, "taking scratch memory", cudaMallocFromPoolAsync(&memory, bytes, pool_of(op), stream_));
+  base_ = static_cast<unsigned char*>(memory);
+}
+
+DeviceScratch::~DeviceScratch() {
+  if (base_ != nullptr) cudaFreeAsync(base_, stream_);
+}
 
 void load() {
   if (std::string(version()) != GENCORE_VERSION) {

@@ -8,5 +8,13 @@ namespace gencore::cuda {
 void fill_sample(runtime::Table& table);
 void fill_sample_reparam(runtime::Table& table);
 void fill_sample_relaxed(runtime::Table& table);
+void fill_dense_loss(runtime::Table& table);
+void fill_dense(runtime::Table& table);
+void fill_rbm_layer(runtime::Table& table);
+void fill_rbm_cd(runtime::Table& table);
+void fill_rbm_ais(runtime::Table& table);
+void fill_rbm_partition(runtime::Table& table);
+void fill_optim(runtime::Table& table);
+void fill_rbm(runtime::Table& table);
 
 }  // namespace gencore::cuda

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_matrix", "contiguous", "empty", "is_cuda_array"]
+__all__ = ["as_matrix", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "new", "placed"]
 
 
 def is_cuda_array(array: Any) -> bool:
@@ -59,3 +59,48 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
             f"expected an array that numpy.empty_like understands, received {type(like).__name__}"
         )
     return np.empty_like(like, dtype=dtype, shape=shape)
+
+
+def empty_like(array: Any) -> Any:
+    """A new array of the same shape and dtype, where the array is."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor) and is_cuda_array(array):
+        return torch.empty_like(array)
+    return np.empty_like(array)
+
+
+def full(like: Any, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
+    """`empty`, filled; on a device by one kernel on its stream."""
+    if not is_cuda_array(like):
+        return np.full(shape, value, dtype)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.full(shape, value, dtype=getattr(torch, np.dtype(dtype).name), device=like.device)
+    return np.full_like(like, value, dtype=dtype, shape=shape)
+
+
+def placed(like: Any, values: Any, dtype: Any) -> Any:
+    """Values from the host as an array where `like` is; what is on a device already stays as it is."""
+    if is_cuda_array(values):
+        return values
+    if not is_cuda_array(like):
+        return np.asarray(values, dtype)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.as_tensor(np.asarray(values, dtype), device=like.device)
+    return np.asarray(np.asarray(values, dtype), like=like)
+
+
+def new(op: str, shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    """A new array on a device: "cpu" (NumPy's), "cuda" (CuPy's, on its current device), or where an array is."""
+    if isinstance(device, np.ndarray) or is_cuda_array(device):
+        return empty(device, shape, dtype)
+    if device == "cpu":
+        return np.empty(shape, dtype)
+    if device == "cuda":
+        try:
+            import cupy  # type: ignore[import-not-found,unused-ignore]
+        except ImportError as error:
+            raise ImportError(f"{op}: device 'cuda' needs CuPy: pip install 'gencore[cuda]'") from error
+        return cupy.empty(shape, dtype)
+    raise ValueError(f"{op}: expected device to be 'cpu', 'cuda' or an array, received {device!r}")

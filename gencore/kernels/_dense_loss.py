@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
+from gencore.kernels._arrays import empty
 from gencore.kernels._contiguous import contiguous
 
 Float32Array = NDArray[np.float32]
@@ -35,8 +36,8 @@ def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Arr
     Raises
     ------
     ValueError, TypeError
-        Wrong shape, dtype or memory order; rows of logits that are no multiple of those of targets; a target outside
-        [0, 1] (named with its place).
+        Wrong shape, dtype or memory order; rows of logits that are no multiple of those of targets; on the CPU, a
+        target outside [0, 1] (named with its place).
 
     Notes
     -----
@@ -54,7 +55,7 @@ def bernoulli_log_prob(logits: Float32Array, targets: TargetArray) -> Float32Arr
     >>> bernoulli_log_prob(np.array([[0, 100], [0, -100]], np.float32), np.array([[1, 1]], np.uint8))
     array([  -0.6931472, -100.693146 ], dtype=float32)
     """
-    out = np.empty(_rows(logits), np.float32)
+    out: Float32Array = empty(logits, (_rows(logits),), np.float32)
     _core.dense_bernoulli_log_prob(logits=logits, targets=targets, out=out)
     return out
 
@@ -85,7 +86,7 @@ def bernoulli_log_prob_vjp(grad: Float32Array, logits: Float32Array, targets: Ta
 
     Extra memory: none.
     """
-    grad_logits = np.empty(_shape(logits), np.float32)
+    grad_logits: Float32Array = empty(logits, _shape(logits), np.float32)
     _core.dense_bernoulli_log_prob_vjp(grad=grad, logits=logits, targets=targets, grad_logits=grad_logits)
     return grad_logits
 
@@ -135,7 +136,8 @@ def softmax_cross_entropy(logits: Float32Array, labels: LabelArray) -> Float32Ar
     Raises
     ------
     ValueError, TypeError
-        Wrong shape, dtype or memory order; a label out of range, named with its row.
+        Wrong shape, dtype or memory order; on the CPU, a label out of range, named with its row (on a CUDA device,
+        which is not waited for, its row gets NaN).
 
     Notes
     -----
@@ -152,7 +154,7 @@ def softmax_cross_entropy(logits: Float32Array, labels: LabelArray) -> Float32Ar
     >>> softmax_cross_entropy(np.array([[0, 0], [30, 0]], np.float32), np.array([1, 0]))
     array([6.931472e-01, 9.357623e-14], dtype=float32)
     """
-    out = np.empty(_rows(logits), np.float32)
+    out: Float32Array = empty(logits, (_rows(logits),), np.float32)
     _core.dense_softmax_cross_entropy(logits=logits, labels=labels, out=out)
     return out
 
@@ -183,7 +185,7 @@ def softmax_cross_entropy_vjp(grad: Float32Array, logits: Float32Array, labels: 
 
     Extra memory: none.
     """
-    grad_logits = np.empty(_shape(logits), np.float32)
+    grad_logits: Float32Array = empty(logits, _shape(logits), np.float32)
     _core.dense_softmax_cross_entropy_vjp(grad=grad, logits=logits, labels=labels, grad_logits=grad_logits)
     return grad_logits
 
@@ -220,7 +222,7 @@ def log_sum_exp(x: Float32Array) -> Float32Array:
     >>> log_sum_exp(np.array([[1000, 1000], [-np.inf, -np.inf]], np.float32))
     array([1000.6932,      -inf], dtype=float32)
     """
-    out = np.empty(_rows(x), np.float32)
+    out: Float32Array = empty(x, (_rows(x),), np.float32)
     _core.dense_log_sum_exp(x=x, out=out)
     return out
 
@@ -251,7 +253,7 @@ def log_sum_exp_vjp(grad: Float32Array, x: Float32Array) -> Float32Array:
 
     Extra memory: none.
     """
-    grad_x = np.empty(_shape(x), np.float32)
+    grad_x: Float32Array = empty(x, _shape(x), np.float32)
     _core.dense_log_sum_exp_vjp(grad=grad, x=x, grad_x=grad_x)
     return grad_x
 
@@ -267,12 +269,12 @@ def _over_samples(x: Any, targets: Any) -> Any:
 
 def _slope_of_one(vjp: Any, *args: Any) -> Any:
     """The gradient where that of the result is 1."""
-    return vjp(np.ones(args[0].shape[0], np.float32), *args)
+    return vjp(np.full_like(args[0], 1, np.float32, shape=args[0].shape[:1]), *args)
 
 
 def _bernoulli_second(g: Any, _ans: Any, grad: Any, logits: Any, _targets: Any) -> Any:
     """The slope t - logistic(x) has the slope -logistic(x) logistic(-x): those of targets 0 and 1, multiplied."""
-    never, always = (np.full((1, logits.shape[1]), t, np.uint8) for t in (0, 1))
+    never, always = (np.full_like(logits, t, np.uint8, shape=(1, logits.shape[1])) for t in (0, 1))
     less, more = (_slope_of_one(bernoulli_log_prob_vjp, logits, t) for t in (never, always))
     return g * grad[:, None] * less * more
 

@@ -1,4 +1,10 @@
-"""Dense linear algebra with fused epilogues, its gradients, and the losses of a net's last layer."""
+"""Dense linear algebra with fused epilogues, its gradients, and the losses of a net's last layer.
+
+Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
+on CuPy's (or PyTorch's) current stream, and nothing waits for them, so that values are not checked there: bytes other
+than 0 count as 1. Sums go in the CPU's order and give its bits (those of a level with fused multiply-add). No cuBLAS.
+Extra memory there: of `linear_vjp`, what it needs on the CPU; of the others none.
+"""
 
 from typing import Any, Final, Literal
 
@@ -7,6 +13,7 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
+from gencore.kernels._arrays import as_matrix, empty, is_cuda_array
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._dense_loss import (
     bernoulli_log_prob,
@@ -123,7 +130,7 @@ def _matmul(
     activation: Activation,
 ) -> Float32Array:
     try:
-        out = np.empty((a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
+        out: Float32Array = empty(a, (a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
     _core.dense_matmul(
@@ -254,7 +261,7 @@ def _linear_vjp(
         if wanted[0] or wanted[1]:
             k = w.shape[0] if inputs is None else inputs.shape[1]  # type: ignore[union-attr]
         for i, shape in enumerate(((m, k), (k, n), (n,))):
-            outs[i] = np.empty(shape, _FLOAT32) if wanted[i] else None
+            outs[i] = empty(rows, shape, _FLOAT32) if wanted[i] else None
     except (AttributeError, IndexError, TypeError, ValueError):
         pass  # not matrices: the compiled function says which and why
     _core.dense_linear_vjp(
@@ -297,9 +304,9 @@ def activation_vjp(
 def _activation_vjp(grad: Any, y: Any, *, activation: Activation, bias: bool) -> tuple[Any, ...]:
     rows, _ = _as_rows("dense.activation_vjp", "grad", grad)
     values, _ = _as_rows("dense.activation_vjp", "y", y)
-    dz = np.empty(grad.shape, _FLOAT32)
+    dz = empty(grad, grad.shape, _FLOAT32)
     out, _ = _as_rows("dense.activation_vjp", "dz", dz)
-    by_bias = np.empty(grad.shape[-1:], _FLOAT32) if bias else None
+    by_bias = empty(grad, grad.shape[-1:], _FLOAT32) if bias else None
     _core.dense_linear_vjp(
         grad=rows, y=values, grad_z=out, grad_bias=by_bias, activation=ACTIVATIONS[activation]
     )
@@ -447,6 +454,8 @@ def _as_rows(op: str, name: str, array: Any) -> tuple[Any, tuple[int, ...] | Non
 
     What the kernel would refuse is left for it to say.
     """
+    if is_cuda_array(array) and len(array.shape) not in (0, 2):
+        return as_matrix(op, name, array), tuple(array.shape[:-1])
     if not isinstance(array, np.ndarray) or array.ndim == 2:
         return array, None
     if array.ndim == 0:

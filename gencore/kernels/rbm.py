@@ -10,6 +10,12 @@ Gibbs step ``t`` draws ``h ~ p(h | v)``, then ``v ~ p(v | h)``. Row ``r`` of a b
 ``first_row + r`` at step ``first_step + t`` of ``key``: chains can be cut by rows or by steps, moved and continued, and
 give the bits of the uncut run, for any number of threads.
 
+Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
+on CuPy's (or PyTorch's) current stream, and nothing waits for them. Hence there values are not checked: a state other
+than 0 counts as 1 where it must be binary, NaN in a parameter makes NaN of the means and 0 of the draws that it meets,
+and falling ``betas`` are those that come with a ``start``. Sums go in the CPU's order, so that chains give the CPU's
+bits (of a level with fused multiply-add).
+
 Sources: Hinton (2002), "Training products of experts by minimizing contrastive divergence"; Tieleman (2008), "Training
 restricted Boltzmann machines using approximations to the likelihood gradient"; Salakhutdinov & Murray (2008), "On the
 quantitative analysis of deep belief networks"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann
@@ -23,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gencore import _core
+from gencore.kernels._arrays import empty, empty_like, full, is_cuda_array, placed
 from gencore.random import KeyLike, as_key
 
 Float32Array = NDArray[np.float32]
@@ -82,10 +89,12 @@ def gibbs_chain(
         Wrong shape, dtype or memory order, a state other than 0 and 1, a parameter that is not finite.
     """
     if out is None:
-        out = np.empty_like(v)
-    mask = clamp[np.newaxis] if isinstance(clamp, np.ndarray) and clamp.ndim == 1 else clamp
+        out = empty_like(v)
+    mask: Any = clamp
+    if getattr(clamp, "ndim", None) == 1:
+        mask = mask.reshape(1, -1)
     single = isinstance(beta, Real) or (isinstance(beta, np.ndarray) and beta.ndim == 0)
-    temperature = np.full(1, beta, np.float32) if single else beta
+    temperature = full(v, (1,), float(beta), np.float32) if single else beta
     _core.rbm_gibbs_chain(
         w=w, b=b, c=c, v=v, v_out=out, steps=steps, key=as_key(key), beta=temperature, clamp=mask,
         first_step=first_step, first_row=first_row,
@@ -109,14 +118,14 @@ def hidden_mean(w: Float32Array, c: Float32Array, v: StateArray, *, beta: float 
     -------
     (n, n_hidden) float32
     """
-    out = np.empty((_rows(v), _matrix_shape("rbm.hidden_mean", "w", w)[1]), np.float32)
+    out: Float32Array = empty(v, (_rows(v), _matrix_shape("rbm.hidden_mean", "w", w)[1]), np.float32)
     _core.rbm_hidden_mean(w=w, c=c, v=v, out=out, beta=beta)
     return out
 
 
 def visible_mean(w: Float32Array, b: Float32Array, h: StateArray, *, beta: float = 1.0) -> Float32Array:
     """Means of the visible units, ``p(v = 1 | h) = logistic(beta (b + h w'))``; see `hidden_mean`."""
-    out = np.empty((_rows(h), _matrix_shape("rbm.visible_mean", "w", w)[0]), np.float32)
+    out: Float32Array = empty(h, (_rows(h), _matrix_shape("rbm.visible_mean", "w", w)[0]), np.float32)
     _core.rbm_visible_mean(w=w, b=b, h=h, out=out, beta=beta)
     return out
 
@@ -150,7 +159,7 @@ def hidden_sample(
     -------
     (n, n_hidden) uint8
     """
-    out = np.empty((_rows(v), _matrix_shape("rbm.hidden_sample", "w", w)[1]), np.uint8)
+    out: NDArray[np.uint8] = empty(v, (_rows(v), _matrix_shape("rbm.hidden_sample", "w", w)[1]), np.uint8)
     _core.rbm_hidden_sample(
         w=w, c=c, v=v, out=out, beta=beta, key=as_key(key), step=step, first_row=first_row
     )
@@ -168,7 +177,7 @@ def visible_sample(
     beta: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Draws ``v ~ p(v | h)``: those that `gibbs_chain` makes at ``step``; see `hidden_sample`."""
-    out = np.empty((_rows(h), _matrix_shape("rbm.visible_sample", "w", w)[0]), np.uint8)
+    out: NDArray[np.uint8] = empty(h, (_rows(h), _matrix_shape("rbm.visible_sample", "w", w)[0]), np.uint8)
     _core.rbm_visible_sample(
         w=w, b=b, h=h, out=out, beta=beta, key=as_key(key), step=step, first_row=first_row
     )
@@ -194,7 +203,7 @@ def free_energy(
     (n,) float64
         In nats. Fields are float32, their sum is float64.
     """
-    out = np.empty(_rows(v))
+    out: Float64Array = empty(v, (_rows(v),), np.float64)
     _core.rbm_free_energy(w=w, b=b, c=c, v=v, out=out, beta=beta)
     return out
 
@@ -271,12 +280,12 @@ def cd_gradient(
     if out is None:
         n_visible, n_hidden = _matrix_shape("rbm.cd_gradient", "w", w)
         out = CdGradient(
-            np.empty((n_visible, n_hidden), np.float32),
-            np.empty(n_visible, np.float32),
-            np.empty(n_hidden, np.float32),
-            np.empty((_rows(v) if chains is None else _rows(chains), n_visible), np.uint8),
-            np.empty(n_visible, np.float32),
-            np.empty(n_hidden, np.float32),
+            empty(w, (n_visible, n_hidden), np.float32),
+            empty(w, (n_visible,), np.float32),
+            empty(w, (n_hidden,), np.float32),
+            empty(w, (_rows(v) if chains is None else _rows(chains), n_visible), np.uint8),
+            empty(w, (n_visible,), np.float32),
+            empty(w, (n_hidden,), np.float32),
         )
     _core.rbm_cd_gradient(
         w=w, b=b, c=c, v=v, chains=chains, chains_out=out.chains, k=k, key=as_key(key), first_step=first_step,
@@ -297,15 +306,15 @@ def log_partition_exact(w: Float32Array, b: Float32Array, c: Float32Array) -> fl
     Returns
     -------
     float
-        In nats. Gray code over the states, sums in float64.
+        In nats. Gray code over the states, sums in float64. On a device an array there of no axes: nothing waits.
 
     Notes
     -----
     Work ``2^small * large`` softplus; extra memory 64 ``large`` floats a thread.
     """
-    out = np.empty(1)
+    out: Float64Array = empty(w, (1,), np.float64)
     _core.rbm_log_partition_exact(w=w, b=b, c=c, out=out)
-    return float(out[0])
+    return out.reshape(()) if is_cuda_array(w) else float(out[0])  # type: ignore[return-value]
 
 
 def ais(
@@ -335,7 +344,7 @@ def ais(
     w, b, c
         Parameters of the machine.
     betas : (n_temperatures,) float64
-        From 0 to 1, or from 1 to 0.
+        From 0 to 1, or from 1 to 0. For a machine on a device they are best there, too, else they are copied.
     base_bias : (n_visible,) float32
         ``b0``: logits of the base rates.
     key : Key, int or Generator
@@ -367,10 +376,10 @@ def ais(
         raise ValueError(f"rbm.ais: expected n_runs to be at least 1, received {n_runs}")
     else:
         rows = n_runs
-    log_weights = np.empty(rows)
-    v = np.empty((rows, n_visible), np.uint8)
+    log_weights = empty(w, (rows,), np.float64)
+    v = empty(w, (rows, n_visible), np.uint8)
     _core.rbm_ais(
-        w=w, b=b, c=c, betas=np.asarray(betas, np.float64), base_bias=base_bias, start=start,
+        w=w, b=b, c=c, betas=placed(w, betas, np.float64), base_bias=base_bias, start=start,
         log_weights=log_weights, v_out=v, key=as_key(key), first_row=first_row,
     )  # fmt: skip
     return log_weights, v
@@ -390,7 +399,7 @@ def pseudo_log_likelihood(w: Float32Array, b: Float32Array, c: Float32Array, v: 
     (n,) float64
         In nats. Work ``n n_visible n_hidden`` softplus.
     """
-    out = np.empty(_rows(v))
+    out: Float64Array = empty(v, (_rows(v),), np.float64)
     _core.rbm_pseudo_log_likelihood(w=w, b=b, c=c, v=v, out=out)
     return out
 
@@ -422,7 +431,7 @@ def stochastic_pseudo_log_likelihood(
     (n,) float64
         ``n_visible log p(v_i | v without i)`` for a uniform ``i`` a row.
     """
-    out = np.empty(_rows(v))
+    out: Float64Array = empty(v, (_rows(v),), np.float64)
     _core.rbm_stochastic_pseudo_log_likelihood(
         w=w, b=b, c=c, v=v, out=out, key=as_key(key), step=step, first_row=first_row
     )

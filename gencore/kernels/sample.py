@@ -18,13 +18,13 @@ Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as
 """
 
 from collections.abc import Callable
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.kernels._arrays import as_matrix, empty
+from gencore.kernels._arrays import as_matrix, empty, new
 from gencore.kernels._relaxed import (
     gumbel_softmax,
     gumbel_softmax_vjp,
@@ -59,6 +59,7 @@ def uniform(
     step: int = 0,
     first_row: int = 0,
     out: Float32Array | None = None,
+    device: Any = "cpu",
 ) -> Float32Array:
     """Uniform variates in the open interval (0, 1).
 
@@ -77,18 +78,23 @@ def uniform(
         Row of the first random numbers; rows go to 2^32 - 1.
     out : float32 array of that shape, optional
         Where to write; may be on a CUDA device.
+    device : "cpu", "cuda" or an array
+        Without `out`, where the new array is made: NumPy's, CuPy's on its current device, or beside an array and of
+        its kind.
 
     Returns
     -------
     float32 array of that shape
-        ``out``, or a new NumPy array.
+        ``out``, or a new array.
 
     Raises
     ------
     ValueError, TypeError
-        A coordinate out of range; `out` of another shape or dtype, not contiguous, or read-only.
+        A coordinate out of range; `out` of another shape or dtype, not contiguous, or read-only; another device.
+    ImportError
+        "cuda" without CuPy.
     """
-    return _variates(_core.sample_uniform, "sample.uniform", shape, key, step, first_row, out)
+    return _variates(_core.sample_uniform, "sample.uniform", shape, key, step, first_row, out, device)
 
 
 def normal(
@@ -98,6 +104,7 @@ def normal(
     step: int = 0,
     first_row: int = 0,
     out: Float32Array | None = None,
+    device: Any = "cpu",
 ) -> Float32Array:
     """Standard normal variates.
 
@@ -107,14 +114,14 @@ def normal(
 
     Parameters
     ----------
-    shape, key, step, first_row, out
+    shape, key, step, first_row, out, device
         As in `uniform`.
 
     Returns
     -------
     float32 array of that shape
     """
-    return _variates(_core.sample_normal, "sample.normal", shape, key, step, first_row, out)
+    return _variates(_core.sample_normal, "sample.normal", shape, key, step, first_row, out, device)
 
 
 def exponential(
@@ -124,6 +131,7 @@ def exponential(
     step: int = 0,
     first_row: int = 0,
     out: Float32Array | None = None,
+    device: Any = "cpu",
 ) -> Float32Array:
     """Exponential variates of mean 1: ``-log u`` of a uniform u, hence from 6.0e-8 to 16.6.
 
@@ -131,14 +139,14 @@ def exponential(
 
     Parameters
     ----------
-    shape, key, step, first_row, out
+    shape, key, step, first_row, out, device
         As in `uniform`.
 
     Returns
     -------
     float32 array of that shape
     """
-    return _variates(_core.sample_exponential, "sample.exponential", shape, key, step, first_row, out)
+    return _variates(_core.sample_exponential, "sample.exponential", shape, key, step, first_row, out, device)
 
 
 def bernoulli(
@@ -228,10 +236,11 @@ def _variates(
     step: int,
     first_row: int,
     out: Float32Array | None,
+    device: Any,
 ) -> Float32Array:
     wanted = tuple(map(int, shape)) if isinstance(shape, tuple) else (int(shape),)
     if out is None:
-        out = np.empty(wanted, np.float32)
+        out = new(op, wanted, np.float32, device)
     elif np.shape(out) != wanted:
         raise ValueError(f"{op}: expected out of shape {wanted}, as given, received {np.shape(out)}")
     function(out=as_matrix(op, "out", out), key=as_key(key), first_row=first_row, step=step)

@@ -1,6 +1,6 @@
 """Learning of a restricted Boltzmann machine: the loop of `RBM.fit`, and what a checkpoint keeps of it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,6 +74,11 @@ class State(Position):
         named = {f"velocity.{name}": v for name, v in self.velocity.items()}
         return named if self.hidden_offset is None else named | {"offset_hidden": self.hidden_offset}
 
+    def place(self, move: Callable[[Any], Any]) -> None:
+        """Replace each array by what `move` makes of it."""
+        self.velocity = {name: move(v) for name, v in self.velocity.items()}
+        self.hidden_offset = None if self.hidden_offset is None else move(self.hidden_offset)
+
     @classmethod
     def from_file(cls, state: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> "State":
         """Undo `tensors` and `to_json`."""
@@ -104,7 +109,8 @@ class Training(Loop):
             "RBM.fit", len(data), epochs=options.epochs, batch_size=options.batch_size, lr=options.lr, seed=model.seed,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
         )  # fmt: skip
-        self._model, self.data, self.held_out, self.options = model, data, held_out, options
+        self._model, self.held_out, self.options = model, held_out, options
+        self.host_data, self.data = data, model._place(data)
         self.recorded = {**options.to_json(), "X": checksum(data)}
         self.buffers: dict[int, kernels.CdGradient] = {}
         if resume and self.checkpoints.path is not None and self.checkpoints.path.exists():
@@ -137,26 +143,29 @@ class Training(Loop):
     def _begin(self) -> None:
         """From the model's parameters as they are; a model without any history starts at the data's rates."""
         model, options = self.model, self.options
-        mean = self.data.mean(axis=0, dtype=np.float64)
-        model.data_mean = mean.astype(np.float32)
-        if model.steps == 0 and not model.visible_bias.any():
+        mean = self.host_data.mean(axis=0, dtype=np.float64)
+        rates = mean.astype(np.float32)
+        model.data_mean = model._place(rates)
+        if model.steps == 0 and not np.any(model.visible_bias):
             # As if one row more of 0 and one of 1 had been seen: units that never change get a finite bias.
             smoothed = (mean * len(self.data) + 1) / (len(self.data) + 2)
             model.visible_bias = np.log(smoothed / (1 - smoothed))
         if options.algorithm == "pcd" and (model.chains is None or len(model.chains) != options.n_chains):
             model.chains = sample.bernoulli(
-                np.tile(model.data_mean, (options.n_chains, 1)), model.generator.key()
+                model._place(np.tile(rates, (options.n_chains, 1))), model.generator.key()
             )
         named = zip(PARAMETERS, model.parameters, strict=True)
         model._training = State(
             options=self.recorded,
             velocity={name: np.zeros_like(p) for name, p in named} if options.momentum else {},
-            hidden_offset=np.full(model.n_hidden, 0.5, np.float32) if options.centered else None,
+            hidden_offset=model._place(np.full(model.n_hidden, 0.5, np.float32))
+            if options.centered
+            else None,
         )
 
     def _resume(self, path: Path) -> None:
         model = self.model
-        stored = type(model).load(path)
+        stored = type(model).load(path, device=model.device)
         if (stored.n_visible, stored.n_hidden, stored.seed) != (model.n_visible, model.n_hidden, model.seed):
             raise ValueError(f"RBM.fit: expected {path} to hold a state of {model!r}, received {stored!r}")
         self.check_same(path, stored._training.options, self.recorded)
@@ -164,7 +173,12 @@ class Training(Loop):
 
     def update(self, rows: NDArray[np.int64], lr: float) -> None:
         """One step of (persistent) contrastive divergence."""
-        model, options, state, batch = self.model, self.options, self.position, self.data[rows]
+        model, options, state, batch = (
+            self.model,
+            self.options,
+            self.position,
+            self.data[self.model._place(rows)],
+        )
         persistent = options.algorithm == "pcd"
         try:
             gradient = kernels.cd_gradient(
@@ -192,7 +206,7 @@ class Training(Loop):
     def measure(self) -> dict[str, float]:
         """Pseudo-log-likelihoods and the reconstruction error."""
         model, record = self.model, {}
-        rows = self._monitored(self.data)
+        rows = model._place(self._monitored(self.host_data))
         if rows.dtype == np.uint8:
             record["pseudo_log_likelihood"] = float(model.pseudo_log_likelihood(rows).mean())
         if self.held_out is not None:

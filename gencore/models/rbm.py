@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gencore import evaluate, io
 from gencore._checks import count
+from gencore._devices import check_device, place, to_host
 from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
+from gencore.kernels._arrays import is_cuda_array
 from gencore.models import _rbm_training as training
 from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
@@ -29,9 +31,15 @@ class RBM:
         Units of the two sides.
     seed : int
         All randomness of the model (initial weights, order of the data, chains, samples) follows from it.
+    device : "cpu" or "cuda"
+        Where parameters, chains and the state of a training lie and where everything is computed. On "cuda" (which
+        needs CuPy) they are CuPy's arrays, as results are; data and states may be on either side. The same seed gives
+        the same chains there, but for ties of rounding.
 
     Attributes
     ----------
+    device : str
+        As given; `to` changes it.
     weight : (n_visible, n_hidden) float32
         ``W``. Assignable; initially normal with standard deviation 0.01.
     visible_bias, hidden_bias : (n_visible,), (n_hidden,) float32
@@ -55,7 +63,10 @@ class RBM:
     (4, 64)
     """
 
-    def __init__(self, n_visible: int, n_hidden: int, *, seed: int = 0) -> None:
+    def __init__(
+        self, n_visible: int, n_hidden: int, *, seed: int = 0, device: Literal["cpu", "cuda"] = "cpu"
+    ) -> None:
+        self.device: Literal["cpu", "cuda"] = check_device("RBM", device)
         for name, units in (("n_visible", n_visible), ("n_hidden", n_hidden)):
             count("RBM", name, units)
         self.generator = Generator(seed)
@@ -65,15 +76,17 @@ class RBM:
         self.chains: ByteArray | None = None
         self.data_mean: Float32Array | None = None
         self.steps = 0
-        self._weight = sample.normal((self.n_visible, self.n_hidden), self.generator.key())
-        self._weight *= np.float32(0.01)
-        self._visible_bias = np.zeros(self.n_visible, np.float32)
-        self._hidden_bias = np.zeros(self.n_hidden, np.float32)
+        weight = sample.normal((self.n_visible, self.n_hidden), self.generator.key())
+        weight *= np.float32(0.01)
+        self._weight: Float32Array = self._place(weight)
+        self._visible_bias: Float32Array = self._place(np.zeros(self.n_visible, np.float32))
+        self._hidden_bias: Float32Array = self._place(np.zeros(self.n_hidden, np.float32))
         self._training = training.State()
         self._log_partition: tuple[int, evaluate.LogPartition] | None = None
 
     def __repr__(self) -> str:
-        return f"RBM({self.n_visible}, {self.n_hidden}, seed={self.seed}) after {self.steps} updates"
+        where = "" if self.device == "cpu" else f", device={self.device!r}"
+        return f"RBM({self.n_visible}, {self.n_hidden}, seed={self.seed}{where}) after {self.steps} updates"
 
     @property
     def weight(self) -> Float32Array:
@@ -82,7 +95,7 @@ class RBM:
 
     @weight.setter
     def weight(self, value: ArrayLike) -> None:
-        self._weight = _parameter("weight", value, (self.n_visible, self.n_hidden))
+        self._weight = self._place(_parameter("weight", value, (self.n_visible, self.n_hidden)))
 
     @property
     def visible_bias(self) -> Float32Array:
@@ -91,7 +104,7 @@ class RBM:
 
     @visible_bias.setter
     def visible_bias(self, value: ArrayLike) -> None:
-        self._visible_bias = _parameter("visible_bias", value, (self.n_visible,))
+        self._visible_bias = self._place(_parameter("visible_bias", value, (self.n_visible,)))
 
     @property
     def hidden_bias(self) -> Float32Array:
@@ -100,12 +113,27 @@ class RBM:
 
     @hidden_bias.setter
     def hidden_bias(self, value: ArrayLike) -> None:
-        self._hidden_bias = _parameter("hidden_bias", value, (self.n_hidden,))
+        self._hidden_bias = self._place(_parameter("hidden_bias", value, (self.n_hidden,)))
 
     @property
     def parameters(self) -> tuple[Float32Array, Float32Array, Float32Array]:
         """``(weight, visible_bias, hidden_bias)``, as the kernels of `gencore.kernels.rbm` take them."""
         return self._weight, self._visible_bias, self._hidden_bias
+
+    def to(self, device: Literal["cpu", "cuda"]) -> Self:
+        """Move the model to "cpu" or "cuda", chains and training included. Returns the model.
+
+        Raises
+        ------
+        ValueError, ImportError
+            Another name; CuPy is not installed.
+        """
+        self.device = check_device("RBM.to", device)
+        for name in ("_weight", "_visible_bias", "_hidden_bias", "chains", "data_mean"):
+            if getattr(self, name) is not None:
+                setattr(self, name, self._place(getattr(self, name)))
+        self._training.place(self._place)
+        return self
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -189,10 +217,10 @@ class RBM:
             batch_size if n_chains is None else n_chains,
         )  # fmt: skip
         options.check()
-        data = as_states("RBM.fit", "X", X, self.n_visible, values="unit interval")
+        data = as_states("RBM.fit", "X", _host(X), self.n_visible, values="unit interval")
         held_out = None
         if validation is not None:
-            held_out = as_states("RBM.fit", "validation", validation, self.n_visible)
+            held_out = as_states("RBM.fit", "validation", _host(validation), self.n_visible)
         return training.Training(
             self,
             data,
@@ -227,10 +255,11 @@ class RBM:
         -------
         (n, n_visible) uint8
         """
-        states = as_states("RBM.gibbs", "v", v, self.n_visible)
+        states = self._states("RBM.gibbs", "v", v, self.n_visible)
         if clamp is not None:
-            clamp = as_states("RBM.gibbs", "clamp", np.atleast_2d(clamp), self.n_visible)
-        temperatures = float(beta) if np.ndim(beta) == 0 else np.ascontiguousarray(beta, np.float32)
+            clamp = self._states("RBM.gibbs", "clamp", _rows_of(clamp), self.n_visible)
+        single = np.ndim(beta) == 0
+        temperatures = float(beta) if single else self._place(np.ascontiguousarray(_host(beta), np.float32))
         return kernels.gibbs_chain(
             *self.parameters, states, steps=steps, key=self._key(key), beta=temperatures, clamp=clamp
         )
@@ -262,7 +291,7 @@ class RBM:
             raise ValueError(f"RBM.sample: expected n to be at least 1, received {n}")
         keys = Generator(int(as_key(self._key(key))))
         if start is not None:
-            states = np.atleast_2d(start)
+            states = np.atleast_2d(_host(start))
             if len(states) not in (1, n):
                 raise ValueError(f"RBM.sample: expected start to have n = {n} rows, received {len(states)}")
             states = np.repeat(states, n // len(states), axis=0)
@@ -271,9 +300,9 @@ class RBM:
                 "RBM.sample: expected start beside clamp (what the clamped units hold), received None"
             )
         elif self.chains is not None:
-            states = self.chains[np.arange(n) % len(self.chains)]
+            states = self.chains[self._place(np.arange(n) % len(self.chains))]
         else:
-            states = sample.bernoulli(np.tile(self._base_rates(), (n, 1)), keys.key())
+            states = sample.bernoulli(self._place(np.tile(self._base_rates(), (n, 1))), keys.key())
         return self.gibbs(states, steps, clamp=clamp, key=keys)
 
     def advance_chains(self, steps: int) -> ByteArray:
@@ -293,12 +322,12 @@ class RBM:
 
     def hidden_mean(self, v: Any) -> Float32Array:
         """``p(h = 1 | v)``: (n, n_visible) of 0 to 1 -> (n, n_hidden) float32."""
-        states = as_states("RBM.hidden_mean", "v", v, self.n_visible, values="unit interval")
+        states = self._states("RBM.hidden_mean", "v", v, self.n_visible, values="unit interval")
         return kernels.hidden_mean(self._weight, self._hidden_bias, states)
 
     def visible_mean(self, h: Any) -> Float32Array:
         """``p(v = 1 | h)``: (n, n_hidden) of 0 to 1 -> (n, n_visible) float32."""
-        states = as_states("RBM.visible_mean", "h", h, self.n_hidden, values="unit interval")
+        states = self._states("RBM.visible_mean", "h", h, self.n_hidden, values="unit interval")
         return kernels.visible_mean(self._weight, self._visible_bias, states)
 
     def reconstruct(self, v: Any) -> Float32Array:
@@ -309,7 +338,7 @@ class RBM:
 
     def free_energy(self, v: Any) -> NDArray[np.float64]:
         """``F(v) = -b.v - sum_j softplus(c_j + (v W)_j)``, in nats: (n, n_visible) -> (n,). ``p(v) = exp(-F) / Z``."""
-        states = as_states("RBM.free_energy", "v", v, self.n_visible, values="unit interval")
+        states = self._states("RBM.free_energy", "v", v, self.n_visible, values="unit interval")
         return kernels.free_energy(*self.parameters, states)
 
     def log_partition(self, method: str = "auto", **options: Any) -> evaluate.LogPartition:
@@ -324,7 +353,7 @@ class RBM:
         Uses the last `log_partition` of these parameters, or calls it. Where log Z comes from AIS it lies in a
         bracket, and the mean likelihood in the same: look at it before you quote a figure.
         """
-        states = as_states("RBM.log_likelihood", "X", X, self.n_visible)
+        states = self._states("RBM.log_likelihood", "X", X, self.n_visible)
         known = self._log_partition
         current = known is not None and known[0] == self._fingerprint()
         log_z = known[1] if known is not None and current else self.log_partition()
@@ -335,7 +364,7 @@ class RBM:
 
         Exact; with a ``key``, the unbiased estimate from one random unit a row, at 1 / n_visible of the cost.
         """
-        states = as_states("RBM.pseudo_log_likelihood", "v", v, self.n_visible)
+        states = self._states("RBM.pseudo_log_likelihood", "v", v, self.n_visible)
         if key is None:
             return kernels.pseudo_log_likelihood(*self.parameters, states)
         return kernels.stochastic_pseudo_log_likelihood(*self.parameters, states, key=key)
@@ -361,13 +390,12 @@ class RBM:
             "training": self._training.to_json(),
         }
         config = {"n_visible": self.n_visible, "n_hidden": self.n_hidden, "seed": self.seed}
-        io.save_model(
-            path, kind="RBM", config=config, state=state, tensors=tensors | self._training.tensors()
-        )
+        tensors = {name: to_host(array) for name, array in (tensors | self._training.tensors()).items()}
+        io.save_model(path, kind="RBM", config=config, state=state, tensors=tensors)
 
     @classmethod
-    def load(cls, path: str | Path) -> "RBM":
-        """Read a model written by `save` or by a checkpoint. Names and shapes are checked.
+    def load(cls, path: str | Path, *, device: Literal["cpu", "cuda"] = "cpu") -> "RBM":
+        """Read a model written by `save` or by a checkpoint, to "cpu" or "cuda". Names and shapes are checked.
 
         Raises
         ------
@@ -395,22 +423,38 @@ class RBM:
         model.chain_key = int(stored.state["chain_key"])
         model.generator.state = stored.state["generator"]
         model._training = training.State.from_file(stored.state["training"], tensors)
-        return model
+        return model if device == "cpu" else model.to(device)
 
     # --- internals --------------------------------------------------------------------------------------------
 
     def _key(self, key: KeyLike | None) -> KeyLike:
         return self.generator.key() if key is None else key
 
+    def _place(self, array: Any) -> Any:
+        return place("RBM", array, self.device)
+
+    def _states(self, *args: Any, **kwargs: Any) -> Any:
+        """`as_states`, on the model's device."""
+        return self._place(as_states(*args, **kwargs))
+
     def _base_rates(self) -> Float32Array:
-        return np.full(self.n_visible, 0.5, np.float32) if self.data_mean is None else self.data_mean
+        return np.full(self.n_visible, 0.5, np.float32) if self.data_mean is None else to_host(self.data_mean)
 
     def _fingerprint(self) -> int:
-        return hash(tuple(p.tobytes() for p in self.parameters))
+        return hash(tuple(to_host(p).tobytes() for p in self.parameters))
+
+
+def _host(value: Any) -> Any:
+    """What is on a device, brought to the host; anything else as it is."""
+    return to_host(value) if is_cuda_array(value) else value
+
+
+def _rows_of(mask: Any) -> Any:
+    return mask.reshape(1, -1) if is_cuda_array(mask) and len(mask.shape) == 1 else np.atleast_2d(mask)
 
 
 def _parameter(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Float32Array:
-    array = np.array(value, np.float32, order="C")
+    array = np.array(_host(value), np.float32, order="C")
     if array.shape != shape:
         raise ValueError(f"RBM: expected {name} of shape {shape}, received {array.shape}")
     if not np.isfinite(array).all():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._devices import to_host
 from gencore.autograd import Tensor
 from gencore.kernels import optim as kernels
 from gencore.optim._checks import check_length, check_names, check_parameter, copy_like, listed
@@ -82,7 +83,7 @@ class EMA:
 
     def state_dict(self) -> dict[str, Any]:
         """``"decay"`` and a copy of ``"averages"``."""
-        return {"decay": self.decay, "averages": [array.copy() for array in self.averages]}
+        return {"decay": self.decay, "averages": [np.array(to_host(array)) for array in self.averages]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, for parameters of the same shapes; an error changes nothing."""

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from gencore._devices import to_host
 from gencore.autograd import Tensor
+from gencore.kernels._arrays import contiguous, full
 from gencore.optim._checks import check_length, check_names, check_parameter, copy_like, listed
 
 __all__ = ["Optimizer"]
@@ -122,14 +124,16 @@ class Optimizer(ABC):
                 continue
             state = self._state.get(id(p), {"step": 0})
             missing = {
-                name: np.full(p.shape, fill, np.float32) for name, fill in names.items() if name not in state
+                name: full(p._data, p.shape, fill, np.float32)
+                for name, fill in names.items()
+                if name not in state
             }
             state = {**state, **missing, "step": state["step"] + 1}
             alike.setdefault((state["step"], bool(missing)), []).append((p, grad, state))
         for (step, fresh), members in alike.items():
             lists = {
                 "params": [p._data for p, _, _ in members],
-                "grads": [np.asarray(grad._data, order="C") for _, grad, _ in members],
+                "grads": [contiguous(grad._data) for _, grad, _ in members],
                 **{f"{name}s": [state[name] for _, _, state in members] for name in names},
             }
             self._run(group, step, fresh, lists)
@@ -161,7 +165,7 @@ class Optimizer(ABC):
                     kept = {
                         k: v for k, v in self._state[id(p)].items() if k == "step" or k in self._arrays(group)
                     }
-                    states[i] = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in kept.items()}
+                    states[i] = {k: v if k == "step" else np.array(to_host(v)) for k, v in kept.items()}
         return {"state": states, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gencore.autograd import Tensor, tensor
 from gencore.kernels import optim as kernels
-from gencore.optim._checks import listed
+from gencore.optim._checks import in_place, listed
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
 
@@ -31,7 +31,8 @@ def clip_grad_norm(
     Returns
     -------
     float
-        The norm before, summed in float64 to the same bits for any number of threads.
+        The norm before, summed in float64 to the same bits for any number of threads. It is on the host: gradients on
+        a device are waited for.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def clip_grad_norm(
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: expected max_norm to be at least 0, received {max_norm}")
     grads = _own_grads(params)
-    norm = math.sqrt(kernels.square_sum([grad._data for grad in grads]))
+    norm = math.sqrt(float(kernels.square_sum([grad._data for grad in grads])))
     if error_if_nonfinite and not math.isfinite(norm):
         raise FloatingPointError(f"clip_grad_norm: expected gradients of a finite norm, received {norm}")
     factor = max_norm / (norm + 1e-6)
@@ -83,7 +84,7 @@ def _own_grads(params: Tensor | Iterable[Tensor]) -> list[Tensor]:
         grad = p.grad
         if grad is None:
             continue
-        if not (grad._data.flags.c_contiguous and grad._data.flags.writeable):
+        if not in_place(grad._data):
             grad = p.grad = tensor(grad)
         found[id(grad)] = grad
     return list(found.values())

@@ -25,7 +25,9 @@ SOURCES = ROOT / "csrc" / "cuda"
 
 @functools.cache
 def build() -> Path | str:
-    """The module, or the reason why there is none. CXXFLAGS (sanitizers) count."""
+    """The module, or the reason why there is none. CXXFLAGS (sanitizers) count. Child processes take their parent's."""
+    if "GENCORE_EMULATION_MODULE" in os.environ:
+        return Path(os.environ["GENCORE_EMULATION_MODULE"])
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     library = loaded_library()
     if compiler is None or library is None:
@@ -82,8 +84,13 @@ class DeviceArray:
         """What CuPy's arrays do with the NumPy functions that gencore calls on them."""
         if function is np.shape:
             return self.shape
-        if function is np.empty_like:
-            return DeviceArray(np.empty(kwargs["shape"], kwargs["dtype"]))
+        if function in (np.empty_like, np.full_like):
+            host, *rest = (x.host if isinstance(x, DeviceArray) else x for x in args)
+            return DeviceArray(function(host, *rest, **kwargs))
+        if function is np.reshape:
+            return args[0].reshape(*args[1:])
+        if function is np.asarray:  # NumPy has taken `like` away
+            return DeviceArray(np.array(*args, **kwargs))
         return NotImplemented
 
     @property
@@ -93,6 +100,13 @@ class DeviceArray:
     @property
     def ndim(self) -> int:
         return self.host.ndim
+
+    @property
+    def dtype(self) -> Any:
+        return self.host.dtype
+
+    def copy(self) -> DeviceArray:
+        return DeviceArray(self.host.copy())
 
     def tobytes(self) -> bytes:
         return self.host.tobytes()

@@ -33,6 +33,12 @@ struct dim3 {
 struct uint2 {
   unsigned x, y;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 typedef struct emulated_stream* cudaStream_t;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
 enum cudaMemoryType { cudaMemoryTypeHost = 1, cudaMemoryTypeDevice = 2, cudaMemoryTypeManaged = 3 };
@@ -49,6 +55,23 @@ struct cudaLaunchConfig_t {
   std::size_t dynamicSmemBytes;
   cudaStream_t stream;
 };
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
+enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+struct cudaMemLocation {
+  cudaMemLocationType type;
+  int id;
+};
+struct cudaMemPoolProps {
+  cudaMemAllocationType allocType;
+  cudaMemLocation location;
+};
+typedef struct emulated_pool* cudaMemPool_t;
+
+inline thread_local dim3 blockDim;  // of the launch that is running
 
 // --- the host's side -------------------------------------------------------------------------------------------------
 
@@ -93,6 +116,45 @@ inline cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 inline cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
 
+namespace emulation {
+inline int setting(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
+inline std::size_t shared_limit() { return static_cast<std::size_t>(setting("GENCORE_EMULATION_SHARED", 227 << 10)); }
+inline thread_local std::size_t shared_allowed = 0;  // what the kernel that was asked about last may have
+inline thread_local const void* shared_allowed_of = nullptr;
+}  // namespace emulation
+
+// Few multiprocessors, so that small batches count as large ones.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::setting("GENCORE_EMULATION_MULTIPROCESSORS", 4)
+                                                       : static_cast<int>(emulation::shared_limit());
+  return cudaSuccess;
+}
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (static_cast<std::size_t>(bytes) > emulation::shared_limit()) return cudaErrorInvalidConfiguration;
+  emulation::shared_allowed = static_cast<std::size_t>(bytes);
+  emulation::shared_allowed_of = kernel;
+  return cudaSuccess;
+}
+
+// Kernels run when they are launched, so memory in stream order is memory. It holds rubbish at first.
+inline cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+inline cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t, cudaStream_t) {
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  std::memset(*memory, 0xA5, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  std::free(memory);
+  return cudaSuccess;
+}
+
 // Memory is the process's own: device 0 has it all, but for what GENCORE_EMULATION_DEVICE_1 ("first:end") says.
 inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
   const char* range = std::getenv("GENCORE_EMULATION_DEVICE_1");
@@ -110,6 +172,12 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
 // For the tests.
 extern "C" {
 __attribute__((used, visibility("default"))) inline int emulation_launch_device() { return emulation::launch_device; }
+// Whole pages that the host may not touch from now on; none for 0 bytes.
+__attribute__((used, visibility("default"))) inline void emulation_guard(void* first, std::size_t bytes) {
+  emulation::guarded.open(true);
+  emulation::guarded = {first, bytes};
+  emulation::guarded.open(false);
+}
 __attribute__((used, visibility("default"))) inline const void* emulation_launch_stream() {
   return emulation::launch_stream;
 }
@@ -122,9 +190,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const bool valid = grid.x >= 1 && grid.x <= 0x7FFFFFFFu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
                      block.x <= 1024 && block.y == 1 && block.z == 1;
   if (!valid) return cudaErrorInvalidConfiguration;
+  const bool asked = emulation::shared_allowed_of == reinterpret_cast<const void*>(kernel);
+  const std::size_t most = asked ? emulation::shared_allowed : std::size_t{48} << 10;
+  if (config->dynamicSmemBytes > most) return cudaErrorInvalidConfiguration;
+  blockDim = block;
   emulation::launch_device = emulation::current_device;
   emulation::launch_stream = config->stream;
-  emulation::run_grid(grid.x, block.x, [&] { kernel(Parameters(arguments)...); });
+  emulation::run_grid(grid.x, block.x, config->dynamicSmemBytes, [&] { kernel(Parameters(arguments)...); });
   return cudaSuccess;
 }
 
@@ -184,6 +256,14 @@ inline unsigned __ballot_sync(unsigned mask, bool one) {
   for (unsigned i = 0; i < 32; ++i) bits |= static_cast<unsigned>(all.of(i)) << i;
   return bits;
 }
+
+inline void __syncwarp() { emulation::warp_barrier(); }
+template <class T>
+T __ldg(const T* at) {
+  return *at;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline unsigned __float_as_uint(float x) {
   unsigned bits;

@@ -69,6 +69,7 @@ struct Block {
   unsigned arrived = 0;
   std::size_t generation = 0, turns_without_progress = 0;
   bool descending = false, entered = false;
+  std::unique_ptr<unsigned char[]> shared;  // dynamic shared memory, of just the size that the launch asked for
 };
 
 inline Block& block() {
@@ -78,6 +79,7 @@ inline Block& block() {
 
 inline unsigned thread_index() { return block().current; }
 inline unsigned block_index() { return block().index; }
+inline unsigned char* dynamic_shared() { return block().shared.get(); }
 inline unsigned lane() { return block().current % 32; }
 
 // The next fiber in order that has not ended.
@@ -161,34 +163,64 @@ inline void make_fibers(Block& b, unsigned threads) {
   b.warps.assign((threads + 31) / 32, Warp{});
 }
 
+// Memory that only kernels may touch: outside of them, it is as if it were on another chip.
+struct Guarded {
+  void* first = nullptr;
+  std::size_t bytes = 0;
+  void open(bool to_kernels) const {
+    if (bytes > 0) mprotect(first, bytes, to_kernels ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+};
+inline Guarded guarded;
+
+// Ready to begin. A function of its own: compilers think that getcontext may return twice.
+__attribute__((noinline)) inline void prepare(Fiber& f) {
+  f.done = false;
+  f.fake_stack = nullptr;
+  getcontext(&f.registers);
+  f.registers.uc_stack.ss_sp = f.stack;
+  f.registers.uc_stack.ss_size = f.stack_bytes;
+  f.registers.uc_link = nullptr;
+  makecontext(&f.registers, fiber_main, 0);
+}
+
+// The threads of one block, from the first to the end of the last.
+__attribute__((noinline)) inline void run_block(Block& b) {
+  for (unsigned i = 0; i < b.threads; ++i) prepare(*b.fibers[i]);
+  b.alive = b.threads;
+  b.arrived = 0;
+  b.entered = false;
+  b.turns_without_progress = 0;
+  b.current = b.descending ? b.threads - 1 : 0;
+  before_switch(b.host, *b.fibers[b.current], false);
+  swapcontext(&b.host.registers, &b.fibers[b.current]->registers);
+  after_switch(b.host, nullptr);
+  if (b.arrived != 0) fail("threads ended while others waited at a barrier");
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t shared_margin = 0;  // the sanitizer sees the access itself
+#else
+constexpr std::size_t shared_margin = 64;
+#endif
+
 // body() by every thread of every block.
-inline void run_grid(unsigned blocks, unsigned threads, const std::function<void()>& body) {
+inline void run_grid(unsigned blocks, unsigned threads, std::size_t shared_bytes, const std::function<void()>& body) {
   Block& b = block();
   const char* order = std::getenv("GENCORE_EMULATION_ORDER");
   b.descending = order != nullptr && std::strcmp(order, "descending") == 0;
   b.body = &body;
   make_fibers(b, threads);
+  guarded.open(true);
   for (b.index = 0; b.index < blocks; ++b.index) {
-    for (unsigned i = 0; i < threads; ++i) {
-      Fiber& f = *b.fibers[i];
-      f.done = false;
-      f.fake_stack = nullptr;
-      getcontext(&f.registers);
-      f.registers.uc_stack.ss_sp = f.stack;
-      f.registers.uc_stack.ss_size = f.stack_bytes;
-      f.registers.uc_link = nullptr;
-      makecontext(&f.registers, fiber_main, 0);
+    b.shared.reset(new unsigned char[shared_bytes + shared_margin]);
+    std::memset(b.shared.get(), 0xA5, shared_bytes + shared_margin);
+    run_block(b);
+    for (std::size_t i = 0; i < shared_margin; ++i) {
+      if (b.shared[shared_bytes + i] != 0xA5) fail("a block wrote beyond its dynamic shared memory");
     }
-    b.alive = threads;
-    b.arrived = 0;
-    b.entered = false;
-    b.turns_without_progress = 0;
-    b.current = b.descending ? threads - 1 : 0;
-    before_switch(b.host, *b.fibers[b.current], false);
-    swapcontext(&b.host.registers, &b.fibers[b.current]->registers);
-    after_switch(b.host, nullptr);
-    if (b.arrived != 0) fail("threads ended while others waited at a barrier");
   }
+  guarded.open(false);
 }
 
 }  // namespace emulation

@@ -28,15 +28,31 @@ __global__ void shuffle_of_some(int* out) {
   out[threadIdx.x] = __shfl_xor_sync(0xFFFFFFFFu, 1, 2);
 }
 
+// Given 64 ints of dynamic shared memory.
+__global__ void dynamic_sums(int* out) {
+  int* value = reinterpret_cast<int*>(emulation::dynamic_shared());
+  value[threadIdx.x] = 1 + static_cast<int>(threadIdx.x);
+  __syncthreads();
+  out[threadIdx.x] = value[63 - threadIdx.x];
+}
+
+__global__ void beyond_shared(int* out) {
+  reinterpret_cast<int*>(emulation::dynamic_shared())[64] = 1;
+  out[threadIdx.x] = 1;
+}
+
 int main(int, char** arguments) {
   const std::string kind = arguments[1];
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(1);
   config.blockDim = dim3(kind == "too_many_threads" ? 2048 : 64);
+  config.dynamicSmemBytes = kind == "too_much_shared" ? 64 << 10 : 64 * sizeof(int);
   int out[64] = {};
   const auto kernel = kind == "without_barrier"   ? without_barrier
                       : kind == "barrier_of_some" ? barrier_of_some
                       : kind == "shuffle_of_some" ? shuffle_of_some
+                      : kind == "dynamic_sums"    ? dynamic_sums
+                      : kind == "beyond_shared"   ? beyond_shared
                                                   : sums;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, out);
   if (error != cudaSuccess) std::puts(cudaGetErrorString(error));

@@ -14,6 +14,9 @@ namespace gencore {
 struct OpBase {
   Device device{};
   void* stream = nullptr;  // the CUDA stream to launch on; unused on the CPU
+
+  // Whether check() may look at elements. A device's would have to be waited for: there, wrong ones are no error.
+  bool readable() const { return device.kind == DeviceKind::cpu; }
 };
 
 }  // namespace gencore

@@ -66,6 +66,7 @@ struct Layer {
   ConstStates states;        // the other side
   bool visible;              // the side that is computed
   float beta;
+  bool readable;  // OpBase's
 };
 
 // out = logistic(beta (c + v w)).
@@ -317,6 +318,7 @@ inline void Parameters::check_parameters(const char* op) const {
   check::shape(op, "c", c, {w.shape[1]}, "the columns of w");
   check::at_least(op, "w.shape[0], the number of visible units,", w.shape[0], 1);
   check::at_least(op, "w.shape[1], the number of hidden units,", w.shape[1], 1);
+  if (!readable()) return;
   check::finite(op, "b", b.data, b.size());
   check::finite(op, "c", c.data, c.size());
 }
@@ -337,7 +339,7 @@ inline void layer(const Layer& l, const std::int64_t* out_shape) {
              *computed = l.visible ? "the rows of w" : "the columns of w";
   const std::int64_t in = l.w.shape[l.visible ? 1 : 0], units = l.w.shape[l.visible ? 0 : 1];
   check::shape(l.op, l.bias_name, l.bias, {units}, computed);
-  check::finite(l.op, l.bias_name, l.bias.data, l.bias.size());
+  if (l.readable) check::finite(l.op, l.bias_name, l.bias.data, l.bias.size());
   states(l.op, l.states_name, l.states, in, given);
   check::shape(l.op, "out", out_shape, 2, {l.states.shape[0], units},
                l.visible ? "the rows of h and of w" : "the rows of v and the columns of w");
@@ -353,7 +355,7 @@ inline void GibbsChain::check() const {
   check::at_least(name, "steps", steps, 0);
   check::given(name, "beta", beta);
   if (beta.shape[0] != 1) check::shape(name, "beta", beta, {n}, "one number, or one for each row of v");
-  check::finite(name, "beta", beta.data, beta.size());
+  if (readable()) check::finite(name, "beta", beta.data, beta.size());
   if (clamp.given() && clamp.shape[0] != 1) {
     check::shape(name, "clamp", clamp, {n, w.shape[0]}, "one mask, or one for each row of v");
   } else if (clamp.given()) {
@@ -362,10 +364,10 @@ inline void GibbsChain::check() const {
   detail::draws(name, n, first_row, steps, first_step);
 }
 
-inline Layer HiddenMean::layer() const { return {name, "c", "v", w, c, v, false, beta}; }
-inline Layer VisibleMean::layer() const { return {name, "b", "h", w, b, h, true, beta}; }
-inline Layer HiddenSample::layer() const { return {name, "c", "v", w, c, v, false, beta}; }
-inline Layer VisibleSample::layer() const { return {name, "b", "h", w, b, h, true, beta}; }
+inline Layer HiddenMean::layer() const { return {name, "c", "v", w, c, v, false, beta, readable()}; }
+inline Layer VisibleMean::layer() const { return {name, "b", "h", w, b, h, true, beta, readable()}; }
+inline Layer HiddenSample::layer() const { return {name, "c", "v", w, c, v, false, beta, readable()}; }
+inline Layer VisibleSample::layer() const { return {name, "b", "h", w, b, h, true, beta, readable()}; }
 
 inline void HiddenMean::check() const { detail::layer(layer(), out.shape); }
 inline void VisibleMean::check() const { detail::layer(layer(), out.shape); }
@@ -428,18 +430,19 @@ inline void Ais::check() const {
   check::given(name, "betas", betas);
   const std::int64_t n = betas.shape[0], n_visible = w.shape[0];
   check::at_least(name, "the length of betas", n, 2);
-  const bool rising = betas[0] < betas[n - 1];
-  for (std::int64_t i = 1; i < n; ++i) {
+  // On a device nobody knows: falling betas are those that come with a start.
+  const bool rising = readable() ? betas[0] < betas[n - 1] : !start.given();
+  for (std::int64_t i = 1; readable() && i < n; ++i) {
     if (rising ? !(betas[i - 1] <= betas[i]) : !(betas[i - 1] >= betas[i])) {
       check::fail(name, "betas", "to rise or to fall throughout", "a turn at element " + std::to_string(i));
     }
   }
-  if (!(betas[rising ? 0 : n - 1] == 0 && betas[rising ? n - 1 : 0] == 1)) {
+  if (readable() && !(betas[rising ? 0 : n - 1] == 0 && betas[rising ? n - 1 : 0] == 1)) {
     check::fail(name, "betas", "to lead from 0 to 1 or from 1 to 0",
                 "from " + std::to_string(betas[0]) + " to " + std::to_string(betas[n - 1]));
   }
   check::shape(name, "base_bias", base_bias, {n_visible}, "the rows of w");
-  check::finite(name, "base_bias", base_bias.data, base_bias.size());
+  if (readable()) check::finite(name, "base_bias", base_bias.data, base_bias.size());
   check::given(name, "log_weights", log_weights);
   const std::int64_t runs = log_weights.shape[0];
   if (start.given()) {
