@@ -108,11 +108,6 @@ SETTINGS = {
         "MADE, 8,000 hidden units, 1 mask, Adam, batch 100", "88.40 (Germain et al. 2015, quoted from memory)", 12, 10,
         "MADE", (784, (8000,)), fit={"batch_size": 100, "optimizer": "adam"}, lr=(1e-3, 3e-5),
     ),
-    # An hour of a core.
-    "pixelcnn-short": Setting(
-        "PixelCNN, 7 blocks of h = 16, RMSProp, batch 16, 24 epochs", "81.30 (van den Oord et al. 2016)", 24, 24,
-        "PixelCNN", (28, 28), fit={"batch_size": 16, "optimizer": "rmsprop"}, lr=(3e-3, 1e-4),
-    ),
     "pixelcnn": Setting(
         "PixelCNN, 7 blocks of h = 16, RMSProp, batch 16", "81.30 (van den Oord et al. 2016)", 120, 20, "PixelCNN",
         (28, 28), fit={"batch_size": 16, "optimizer": "rmsprop"},
