@@ -19,7 +19,19 @@ sys.path.insert(0, str(HERE))
 from gencore._bench import Entry, main  # noqa: E402
 from gencore._bench.registry import PEERS  # noqa: E402
 
-MODULES = ("dense", "sample", "rbm_chains", "rbm_likelihood", "optim", "autograd", "vae", "pixels", "nade")
+MODULES = (
+    "dense",
+    "sample",
+    "rbm_chains",
+    "rbm_likelihood",
+    "optim",
+    "autograd",
+    "vae",
+    "pixels",
+    "nade",
+    "recurrent",
+    "made",
+)
 
 
 def load_peers() -> None:

@@ -56,7 +56,7 @@ class KindOptions:
 
     def __init__(self, parser: argparse.ArgumentParser, *kinds: str) -> None:
         self.kinds = kinds
-        named = [f"{'an' if kind[0] in 'AEIOR' else 'a'} {kind}" for kind in kinds]
+        named = [f"{'an' if kind[0] in 'AEFIOR' else 'a'} {kind}" for kind in kinds]
         self._group = parser.add_argument_group(f"for {' or '.join(named)}")
         self._parser = parser
         if parser.get_default("of_kinds") is None:
@@ -105,6 +105,11 @@ def count(text: str) -> int:
     return _integer(text, 1)
 
 
+def index(text: str) -> int:
+    """0, 1, 2, ..."""
+    return _integer(text, 0)
+
+
 def classes(text: str) -> int:
     """2, 3, ..."""
     return _integer(text, 2)
@@ -144,6 +149,11 @@ def latent_sizes(text: str) -> tuple[int, ...]:
 def layer_sizes(text: str) -> tuple[int, ...]:
     """Sizes of a stack of layers; "none" is the empty stack."""
     return () if text == "none" else _integers(text, 1, "layers such as 500,500, or none")
+
+
+def some_layers(text: str) -> tuple[int, ...]:
+    """Sizes of a stack of layers that is not empty."""
+    return _integers(text, 1, "layers such as 500,500")
 
 
 def stacks(text: str) -> tuple[tuple[int, ...], ...]:

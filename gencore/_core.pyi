@@ -79,6 +79,23 @@ def dense_log_sum_exp_vjp(
     x: Array | None = None,
     grad_x: Array | None = None,
 ) -> None: ...
+def dense_logistic_mixture_log_prob(
+    *,
+    params: Array | None = None,
+    x: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    out: Array | None = None,
+) -> None: ...
+def dense_logistic_mixture_log_prob_vjp(
+    *,
+    grad: Array | None = None,
+    params: Array | None = None,
+    x: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    grad_params: Array | None = None,
+) -> None: ...
 def sample_uniform(
     *,
     out: Array | None = None,
@@ -386,7 +403,10 @@ def conv_pixel_sample(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     levels: int | None = None,
+    n_mixtures: int | None = None,
     temperature: float | None = None,
     given: Array | None = None,
     keep: Array | None = None,
@@ -398,6 +418,8 @@ def conv_pixel_sample(
 def conv_pixel_draw(
     *,
     logits: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
     unit: int | None = None,
     temperature: float | None = None,
     out: Array | None = None,
@@ -410,6 +432,8 @@ def conv_stack_forward(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     x: Array | None = None,
     out: Array | None = None,
 ) -> None: ...
@@ -418,8 +442,24 @@ def conv_stack_vjp(
     layers: Array | None = None,
     params: Arrays | None = None,
     channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
     x: Array | None = None,
     grad: Array | None = None,
+    grads: Arrays | None = None,
+) -> None: ...
+def conv_stack_log_prob_vjp(
+    *,
+    layers: Array | None = None,
+    params: Arrays | None = None,
+    channel_groups: int | None = None,
+    n_classes: int | None = None,
+    labels: Array | None = None,
+    levels: int | None = None,
+    n_mixtures: int | None = None,
+    images: Array | None = None,
+    grad: Array | None = None,
+    out: Array | None = None,
     grads: Arrays | None = None,
 ) -> None: ...
 def optim_sgd(
@@ -553,4 +593,105 @@ def autoregressive_nade_sample(
     key: int | None = None,
     first_row: int | None = None,
     step: int | None = None,
+) -> None: ...
+def autoregressive_masked_linear(
+    *,
+    x: Array | None = None,
+    w: Array | None = None,
+    bias: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+    activation: int | None = None,
+) -> None: ...
+def autoregressive_masked_linear_input(
+    *,
+    grad: Array | None = None,
+    w: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+) -> None: ...
+def autoregressive_masked_linear_weight(
+    *,
+    x: Array | None = None,
+    grad: Array | None = None,
+    in_degree: Array | None = None,
+    out_degree: Array | None = None,
+    strict: bool | None = None,
+    out: Array | None = None,
+) -> None: ...
+def autoregressive_masked_sample(
+    *,
+    degrees: Arrays | None = None,
+    weights: Arrays | None = None,
+    biases: Arrays | None = None,
+    direct: Array | None = None,
+    activation: int | None = None,
+    noise: Array | None = None,
+    given: Array | None = None,
+    mask: Array | None = None,
+    out: Array | None = None,
+) -> None: ...
+def recurrent_lstm(
+    *,
+    x: Array | None = None,
+    w_input: Array | None = None,
+    w_hidden: Array | None = None,
+    bias: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    h: Array | None = None,
+    c: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+) -> None: ...
+def recurrent_lstm_vjp(
+    *,
+    grad_h: Array | None = None,
+    grad_c: Array | None = None,
+    x: Array | None = None,
+    w_input: Array | None = None,
+    w_hidden: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+    grad_x: Array | None = None,
+    grad_w_input: Array | None = None,
+    grad_w_hidden: Array | None = None,
+    grad_bias: Array | None = None,
+    grad_h0: Array | None = None,
+    grad_c0: Array | None = None,
+) -> None: ...
+def recurrent_map_lstm(
+    *,
+    z: Array | None = None,
+    w: Array | None = None,
+    path: int | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+) -> None: ...
+def recurrent_map_lstm_vjp(
+    *,
+    grad_h: Array | None = None,
+    w: Array | None = None,
+    path: int | None = None,
+    h: Array | None = None,
+    gates: Array | None = None,
+    cells: Array | None = None,
+    grad_z: Array | None = None,
+    grad_w: Array | None = None,
+) -> None: ...
+def recurrent_lstm_cell(
+    *,
+    input: Array | None = None,
+    state: Array | None = None,
+    before: Array | None = None,
+    h: Array | None = None,
+    c: Array | None = None,
 ) -> None: ...

@@ -107,50 +107,101 @@ layers by 50 importance samples; binary latent units; real-valued data
 
 def add_pixelcnn(models: Any) -> None:
     """`gencore train pixelcnn`."""
+    p = _add_pixel_model(
+        models, "pixelcnn", "PixelCNN", "images drawn pixel by pixel, by masked convolutions"
+    )
+    model = p.add_argument_group("model").add_argument
+    _add_blocks(model, 7, "h: a block's convolutions take 2 h features to h, h to h (3x3) and back to 2 h")
+    _add_pixels(p, model, own=("n_blocks",))
+
+
+def add_gated_pixelcnn(models: Any) -> None:
+    """`gencore train gated-pixelcnn`."""
+    p = _add_pixel_model(models, "gated-pixelcnn", "GatedPixelCNN", "the same by gated convolutions")
+    model = p.add_argument_group("model").add_argument
+    _add_blocks(model, 6, "channels of either stack")
+    model(
+        "--kernel-size", type=types.count, default=3, metavar="N", help="columns of the blocks' kernels, odd"
+    )
+    _add_pixels(p, model, own=("n_blocks", "kernel_size"))
+
+
+def add_pixelrnn(models: Any) -> None:
+    """`gencore train row-lstm` and `gencore train diagonal-bilstm`."""
+    for command, kind, what in (
+        ("row-lstm", "RowLSTM", "images drawn pixel by pixel, by LSTMs that go down the rows"),
+        ("diagonal-bilstm", "DiagonalBiLSTM", "the same by LSTMs that go along diagonals, both ways"),
+    ):
+        p = _add_pixel_model(models, command, kind, what)
+        model = p.add_argument_group("model").add_argument
+        model(
+            "--features",
+            type=types.count,
+            default=16,
+            metavar="N",
+            help="h: an LSTM's cells, of a map of 2 h features",
+        )
+        model("--layers", dest="n_layers", type=types.count, default=7, metavar="N", help="LSTM layers")
+        _add_pixels(p, model, own=("n_layers",))
+
+
+def _add_blocks(model: Any, blocks: int, features: str) -> None:
+    model("--features", type=types.count, default=16, metavar="N", help=features)
+    model("--blocks", dest="n_blocks", type=types.count, default=blocks, metavar="N", help="blocks of layers")
+
+
+def _add_pixel_model(models: Any, command: str, kind: str, what: str) -> Any:
+    """Make the parser of `gencore train` for a model of images."""
     p = models.add_parser(
-        "pixelcnn",
-        help="images drawn pixel by pixel, by masked convolutions",
-        description="""\
-Train a PixelCNN by maximum likelihood, which it computes exactly: each pixel
+        command,
+        help=what,
+        description=f"""\
+Train a {kind} by maximum likelihood, which it computes exactly: each pixel
 given those before it in raster order. The file that --out names is written
 after each epoch, or every --checkpoint-every updates, and holds all that
 --resume needs to go on to the same bits.
 
-Pixels are 0 and 1 (--output bernoulli), or one of N levels (--output
-categorical --levels N). Grey floats from 0 to 1, as those of mnist, are cut by
---threshold X for the first, and become the level nearest to x (N - 1) for the
-second, which takes integers from 0 to N - 1 as they are.""",
+Pixels are 0 and 1 (--output bernoulli), or one of N levels, each with a
+probability of its own (--output categorical --levels N) or under a mixture of
+logistics (--output discretised_logistic). Grey floats from 0 to 1, as those of
+mnist, are cut by --threshold X for the first, and become the level nearest to
+x (N - 1) for the others, which take integers from 0 to N - 1 as they are.""",
         epilog=f"""\
 Examples: the static binarisation of MNIST; MNIST cut at half of white; in four
 levels of grey
-  gencore train pixelcnn --data binarized_mnist --epochs 20 \\
+  gencore train {command} --data binarized_mnist --epochs 20 \\
       --samples samples.png --out pixels.safetensors
-  gencore train pixelcnn --data mnist --threshold 0.5
-  gencore train pixelcnn --data mnist --output categorical --levels 4
+  gencore train {command} --data mnist --threshold 0.5
+  gencore train {command} --data mnist --output categorical --levels 4
   gencore evaluate pixels.safetensors --data binarized_mnist
 
 {DATA_HELP} They are images, row by row of pixels.""",
     )
     add_data(p, "none: pixels must be 0 and 1, or --output categorical")
     _add_out(p)
-    model = p.add_argument_group("model").add_argument
+    p.set_defaults(kind=kind)
+    return p
+
+
+def _add_pixels(p: Any, model: Any, *, own: tuple[str, ...]) -> None:
+    """Add what models of images share; `own` names arguments of the model's own."""
+    model("--hidden", type=types.count, default=32, metavar="N", help="features of the two layers on top")
     add_shape(model)
     model(
-        "--features",
-        type=types.count,
-        default=16,
-        metavar="N",
-        help="h: a block's convolutions take 2 h features to h, h to h (3x3) and back to 2 h",
-    )
-    model("--blocks", type=types.count, default=7, metavar="N", help="residual blocks")
-    model("--hidden", type=types.count, default=32, metavar="N", help="features of the two layers on top")
-    model(
         "--output",
-        choices=("bernoulli", "categorical"),
+        choices=("bernoulli", "categorical", "discretised_logistic"),
         default="bernoulli",
-        help="what a pixel is: 0 or 1, or one of --levels",
+        metavar="KIND",
+        help="what a pixel is: bernoulli, 0 or 1; categorical or discretised_logistic, one of --levels",
     )
-    model("--levels", type=types.levels, metavar="N", help="of a categorical pixel, 2 to 256 (default: 256)")
+    model(
+        "--levels",
+        type=types.levels,
+        metavar="N",
+        help="of a pixel that is not 0 or 1, 2 to 256 (default: 256)",
+    )
+    model("--mixtures", type=types.levels, metavar="N", help="logistics of a pixel, 2 to 256 (default: 10)")
+    model("--classes", action="store_true", help="learn the images of each class; the data must have labels")
     learning = p.add_argument_group("learning")
     _add_passes(learning, epochs=20, batch_size=16)
     _add_learning_rate(learning, lr=0.001)
@@ -165,7 +216,7 @@ levels of grey
     )
     pictures("--samples-every", type=types.count, metavar="N", help="epochs between two of them (default: 1)")
     _add_run(p)
-    p.set_defaults(run=_commands.train_pixelcnn)
+    p.set_defaults(run=_commands.train_pixels, own=own)
 
 
 def _add_vae_model(group: Any) -> None:
@@ -333,7 +384,8 @@ def _add_learning_rate(group: Any, *, lr: float) -> None:
         "--schedule",
         choices=("linear", "constant", "cosine", "exponential"),
         default="linear",
-        help="how the learning rate goes from --lr to --lr-end over the training",
+        metavar="NAME",
+        help="how the learning rate goes from --lr to --lr-end: linear, constant, cosine or exponential",
     )
     group.add_argument(
         "--lr-end",

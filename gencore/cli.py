@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from gencore import _arguments as types
-from gencore import _commands, _core, _train_options, train
+from gencore import _commands, _core, _train_options, _train_vectors, train
 from gencore._arguments import KindOptions, Parser
+from gencore._commands import pixels, vectors
 
 __all__ = ["main", "parser"]
 
 _MODEL_HELP = "file written by gencore train, or by a model's save"
+_PIXEL_KINDS, _VECTOR_KINDS = tuple(pixels.KINDS), tuple(vectors.KINDS)
 _OF_KIND = (
-    "0.5 for an RBM; a VAE takes them as they are, from 0 to 1; a PixelCNN as it was trained: "
+    "0.5; a VAE takes them as they are, from 0 to 1; a PixelCNN as it was trained: "
     "give it again, or none where it has learned levels"
 )
 
@@ -128,12 +130,16 @@ def _add_train(commands: Any) -> None:
 Examples:
   gencore train rbm --data digits --hidden 128 --epochs 50 --lr 0.2
   gencore train vae --data digits --latent 8 --hidden 200 --epochs 50
-  gencore train pixelcnn --data digits --blocks 3 --epochs 20""",
+  gencore train pixelcnn --data digits --blocks 3 --epochs 20
+  gencore train made --data digits --hidden 100 --epochs 50""",
     )
     models = p.add_subparsers(dest="model", metavar="MODEL", help="what to train:", required=True)
     _train_options.add_rbm(models)
     _train_options.add_vae(models)
     _train_options.add_pixelcnn(models)
+    _train_options.add_gated_pixelcnn(models)
+    _train_options.add_pixelrnn(models)
+    _train_vectors.add_vectors(models)
 
 
 def _add_sample(commands: Any) -> None:
@@ -142,11 +148,13 @@ def _add_sample(commands: Any) -> None:
         help="draw samples from a model: a picture or an array",
         description="""\
 Draw samples. An RBM draws by Gibbs chains, a PixelCNN each pixel given those
-before it in raster order, row by row; with --start and --clamp, either draws
-the rest given the units that the mask marks: completions of images. Those of a
-PixelCNN are exact where the kept pixels come first (the upper rows), as kept
-ones do not count for pixels before them. A VAE decodes draws of its prior, a
-grid of two latent units (--manifold), or the line from one example to another
+before it in raster order, row by row, NADE, MADE and FVBN each unit given those
+before it; with --start and --clamp, they draw the rest given the units that the
+mask marks: completions of images. Those of a PixelCNN are exact where the kept
+pixels come first (the upper rows), as kept ones do not count for pixels before
+them; so are those of the models of vectors, but for EoNADE, which draws what is
+kept first, whatever it is. A VAE decodes draws of its prior, a grid of two
+latent units (--manifold), or the line from one example to another
 (--interpolate).""",
         epilog="""\
 Examples:
@@ -180,7 +188,8 @@ Examples:
     )
     rbm = KindOptions(p, "RBM")
     rbm.add("--steps", type=types.count, default=1000, metavar="N", help="Gibbs steps of each chain")
-    completed = KindOptions(p, "RBM", "PixelCNN")
+    drawn_in_order = (*_PIXEL_KINDS, *_VECTOR_KINDS)
+    completed = KindOptions(p, "RBM", *drawn_in_order)
     completed.add(
         "--start",
         metavar="DATA",
@@ -193,12 +202,15 @@ Examples:
         metavar="FILE",
         help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
     )
-    KindOptions(p, "PixelCNN").add(
+    KindOptions(p, *drawn_in_order).add(
         "--temperature",
         type=types.positive,
         default=1.0,
         metavar="X",
         help="logits are divided by it: below 1 the likelier values are drawn more often",
+    )
+    KindOptions(p, *_PIXEL_KINDS).add(
+        "--label", type=types.index, metavar="N", help="class of all images (default: each in turn)"
     )
     vae = KindOptions(p, "VAE")
     either = vae.exclusively()
@@ -233,8 +245,8 @@ is better). Of an RBM: the log of the partition function it rests on with both
 ends of its bracket, the effective number of AIS runs, and the pseudo-log-
 likelihood. Of a VAE: the importance-weighted bound, the evidence lower bound
 (ELBO) with its reconstruction and KL, and how many latent units are active. Of
-a PixelCNN: the exact value, and bits a pixel. And, where data are binary, what
-independent units would give.""",
+a PixelCNN, NADE, MADE, FVBN or EoNADE: the exact value, and bits a pixel. And,
+where data are binary, what independent units would give.""",
         epilog=f"""\
 Examples:
   gencore evaluate rbm.safetensors --data binarized_mnist --method ais \\

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gencore as gc
 from gencore import _bench
 from gencore._bench import machine, measure, ours, reference, registry, report, works
 from gencore._bench.measure import Candidate, Plan, Timing
@@ -166,6 +167,40 @@ def wrong_nade_sample(p: works.nade.Nade) -> Any:
     return np.repeat(works.nade.draw(p.params, 1, RNG), len(p.x), axis=0)
 
 
+def wrong_lstm(p: works.recurrent.Lstm) -> Any:
+    """The right states; one of the gradients is a hundredth too small."""
+    good = gradients_of_lstm(p)
+    good[3] = good[3] * 0.99
+    return good
+
+
+def gradients_of_lstm(p: works.recurrent.Lstm) -> Any:
+    """States and gradients, by our kernel."""
+    leaves: Any = [gc.tensor(a, requires_grad=True) for a in p[:4]]
+    h: Any = gc.kernels.recurrent.lstm(*leaves)[0]
+    h.backward(p.grad)
+    return [h.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
+
+
+def wrong_made(p: works.made.Made) -> Any:
+    """One dimension is left out of what the hidden units see."""
+    w = p.params.w.copy()
+    w[p.x.sum(0).argmax()] = 0
+    return p.gradients(p.params._replace(w=w))[:2]
+
+
+def wrong_made_gradient(p: works.made.Made) -> Any:
+    """Right but where weights are masked."""
+    log_prob, by, _ = p.gradients(p.params)
+    by[2] = by[2] + np.where(p.masks[1], 0, 1e-9)
+    return log_prob, by
+
+
+def wrong_made_sample(p: works.made.Made) -> Any:
+    """The same random numbers in every row."""
+    return np.repeat(p.draw(p.params, 1, RNG), len(p.x), axis=0)
+
+
 def wrong_adam(p: works.optim.Adam) -> Any:
     """Without the corrections of the first steps."""
     m = [p.beta1 * m + (1 - p.beta1) * g for m, g in zip(p.means, p.grads, strict=True)]
@@ -208,6 +243,10 @@ def wrong_iwae(p: works.vae.Iwae, n_samples: int) -> Any:
         ("adam", wrong_adam),
         ("nade", wrong_nade),
         ("nade_sample", wrong_nade_sample),
+        ("lstm", wrong_lstm),
+        ("made", wrong_made),
+        ("made", wrong_made_gradient),
+        ("made_sample", wrong_made_sample),
         ("philox", wrong_variates),
         ("cd1", wrong_cd),
         ("ais", wrong_ais),
@@ -322,6 +361,27 @@ def test_gradients_of_the_reference_nade() -> None:
     assert all(np.all(np.abs(g) <= m + 1e-12) for g, m in zip(grads, magnitudes, strict=True))
 
 
+def test_gradients_of_the_reference_made() -> None:
+    """Against central differences; states of four dimensions have probabilities that sum to one."""
+    rng = np.random.default_rng(6)
+    params = works.made.Parameters(*(rng.normal(0, 1, shape) for shape in ((4, 3), (3,), (3, 4), (4,))))
+    x = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.uint8)
+    p, directions = (
+        works.made.Made(x, params, np.array([0, 1, 2])),
+        [rng.standard_normal(a.shape) for a in params],
+    )
+    log_prob, grads, magnitudes = p.gradients(params)
+    assert np.exp(log_prob).sum() == pytest.approx(1)
+
+    def value(t: float) -> float:
+        moved = works.made.Parameters(*(a + t * d for a, d in zip(params, directions, strict=True)))
+        return float(p.gradients(moved)[0].mean())
+
+    want = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
+    assert (value(1e-6) - value(-1e-6)) / 2e-6 == pytest.approx(want, rel=1e-6)
+    assert all(np.all(np.abs(g) <= m + 1e-12) for g, m in zip(grads, magnitudes, strict=True))
+
+
 def test_reference_vae_likelihood_is_that_of_quadrature() -> None:
     """With one latent unit, log p(x) by Gauss-Hermite quadrature of the prior."""
     x = reference.synthetic_rbm(36, 20, 30).v
@@ -425,7 +485,7 @@ def test_every_work_runs_and_keeps_the_schema(tmp_path: Path) -> None:
         for key, kind in SCHEMA[record["record"]].items():
             assert isinstance(record[key], kind | int if kind is float else kind), (record["record"], key)
     done = {(r["work"], r["peer"], r["threads"]) for r in records if r["record"] == "result"}
-    left_out = {"pixelcnn_step", "pixelcnn_sample"}  # by NumPy, which has no gradients
+    left_out = {"pixelcnn_step", "pixelcnn_sample", "bilstm"}  # by NumPy, which has no gradients
     assert {r["work"] for r in records if r["record"] == "absent"} == left_out
     assert done == {
         (w, p, t) for w in works.WORKS for p in ("gencore", "numpy") for t in (1, 2)

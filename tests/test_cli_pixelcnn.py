@@ -22,7 +22,7 @@ from test_cli import (
 
 from gencore import datasets, io, train
 from gencore.cli import main
-from gencore.models import RBM, VAE, PixelCNN
+from gencore.models import RBM, VAE, GatedPixelCNN, PixelCNN
 
 DIGITS = datasets.load("digits")
 TINY = "--features 2 --blocks 1 --hidden 4"
@@ -58,6 +58,58 @@ def images_of(path, lines, columns, pixels):
         for i, j in itertools.product(range(lines), range(columns))
     ]
     return np.array(found)
+
+
+# --- kinds, outputs, classes --------------------------------------------------------------------------------
+
+
+def test_a_gated_model_of_greys_with_classes(capsys):
+    """From the training on labelled data to samples of one class and the likelihood given the labels."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    rows = np.clip(rng.normal(0.2 + 0.3 * labels[:, None], 0.05, (60, 16)), 0, 1)
+    np.savez("greys.npz", train=rows, train_labels=labels, test=rows[:20], test_labels=labels[:20])
+    options = f"{TINY} --output discretised_logistic --levels 16 --mixtures 2 --classes --lr 0.01"
+    assert (
+        run(f"train gated-pixelcnn --data greys.npz {options} --epochs 8 --samples s.png --out g.safetensors")
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "GatedPixelCNN, 4x4 pixels, 16 levels by 2 logistics, 3 classes, 1 block of h = 2" in said
+    assert imread("s.png").ndim == 3
+    model = GatedPixelCNN.load("g.safetensors")
+    assert run("evaluate g.safetensors --data greys.npz --json") == 0
+    judged = json.loads(capsys.readouterr().out)
+    levels = np.rint(rows[:20] * 15).astype(np.uint8)
+    assert judged["log_likelihood"] == pytest.approx(model.log_prob(levels, labels[:20]).mean(), abs=1e-9)
+    assert run("sample g.safetensors -n 5 --label 2 --seed 4 --out two.npy") == 0
+    assert np.array_equal(np.load("two.npy"), model.sample(5, labels=2, key=4).reshape(5, -1))
+    assert run("sample g.safetensors -n 5 --seed 4 --out all.npy") == 0
+    each = model.sample(5, labels=np.arange(5) % 3, key=4).reshape(5, -1)
+    assert np.array_equal(np.load("all.npy"), each)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train pixelcnn --data digits --mixtures 3", "--mixtures: expected none with --output bernoulli"),
+        (
+            "train pixelcnn --data plain.npy --classes --out m",
+            "plain.npy has no labels: expected an array 'train_labels'",
+        ),
+        (
+            "train gated-pixelcnn --data digits --kernel-size 2 --out m",
+            "GatedPixelCNN: expected kernel_size to be odd, received 2",
+        ),
+        (
+            "sample model.safetensors --label 1",
+            "--label: expected none, as the model was trained without --classes",
+        ),
+    ],
+)
+def test_wrong_uses_of_kinds_and_classes(line, words, trained, capsys):
+    np.save("plain.npy", np.zeros((4, 16), np.uint8))
+    assert_refused(line, (words,), capsys)
 
 
 # --- train --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ rounded, with Adam's eps at 10^-4; parameters are those of the best validation b
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,23 @@ class Setting:
     n_samples: int = 5000
     data: str = "binarized_mnist"
     notes: dict[str, Any] = field(default_factory=dict)
+    first: "Setting | None" = None  # whose trained model this one goes on from
+
+    def train(self, data: Any, path: Path, seed: int) -> tuple[gc.models.VAE, list[dict[str, float]]]:
+        """Train to the end, or on to it from the checkpoint at `path`; the `first` setting before this one."""
+        earlier: list[dict[str, float]] = []
+        if self.first is None:
+            model = gc.models.VAE(data.train.shape[1], self.n_latent, seed=seed, **self.model)
+        else:
+            model, earlier = self.first.train(data, path.with_stem(path.stem + "-first"), seed)
+        records = model.fit(
+            data.train, epochs=self.epochs, lr=self.lr(), validation=data.valid, callbacks=[report],
+            patience=self.patience, checkpoint=path, resume=True, progress=False,
+            optimizer=lambda params: gc.optim.Adam(params, lr=1e-3, eps=self.eps), **self.fit,
+        ).records  # fmt: skip
+        if earlier:
+            records = [{**r, "seconds": earlier[-1]["seconds"] + r["seconds"]} for r in records]
+        return model, earlier + records
 
     def run(self, name: str, work: Path, seed: int, so_far: bool) -> dict[str, Any]:
         """Train to the end (or on to it), or take what the checkpoint holds; evaluate on the test set."""
@@ -46,13 +63,8 @@ class Setting:
         if so_far:
             model, records = checkpoint(gc.models.VAE, path)
         else:
-            model = gc.models.VAE(data.train.shape[1], self.n_latent, seed=seed, **self.model)
             work.mkdir(parents=True, exist_ok=True)
-            records = model.fit(
-                data.train, epochs=self.epochs, lr=self.lr(), validation=data.valid, callbacks=[report],
-                patience=self.patience, checkpoint=path, resume=True, progress=False,
-                optimizer=lambda params: gc.optim.Adam(params, lr=1e-3, eps=self.eps), **self.fit,
-            ).records  # fmt: skip
+            model, records = self.train(data, path, seed)
         start = time.perf_counter()
         likelihood = model.log_likelihood(data.test, self.n_samples, key=1)
         seconds = time.perf_counter() - start
@@ -117,6 +129,14 @@ SETTINGS = {
     "iwae-1-short": _burda("IWAE, 1 stochastic layer, k=50, 5 stages", "87.10 (8 stages)", 1, 50, 5),
     "vae-2-short": _burda("VAE, 2 stochastic layers, k=1, 6 stages", "88.08 (8 stages)", 2, 1, 6),
     "iwae-2-short": _burda("IWAE, 2 stochastic layers, k=50, 5 stages", "85.32 (8 stages)", 2, 50, 5),
+    # Section 5.3 of the IWAE paper trains a VAE on with k = 50 and loses 0.1 nats to training with k = 50 throughout.
+    "iwae-1-warm": replace(
+        _burda("IWAE, 1 stochastic layer, k=50 after k=1", "87.10 (k=50 throughout)", 1, 50, 5),
+        epochs=100,
+        lr=lambda: gc.train.exponential(3e-4, 1e-4),
+        first=_burda("", "", 1, 1, 6),
+        notes={"before": "k = 1, six stages, 364 epochs"},
+    ),
     "concrete-bernoulli": _jang("bernoulli", "Gumbel-softmax", "105.0"),
     "concrete-categorical": _jang("categorical", "Gumbel-softmax", "101.5"),
     "straight-through-bernoulli": _jang("bernoulli", "straight-through", "111.5", straight_through=True),

@@ -6,6 +6,7 @@
 #include "../runtime/reject.h"
 #include "../runtime/table.h"
 #include "bernoulli_cost.h"
+#include "loss_kernels.h"
 #include "parallel.h"
 
 namespace gencore::GENCORE_LEVEL {
@@ -36,11 +37,15 @@ void bernoulli_log_prob(const dense::BernoulliLogProb& op, const T* targets) {
   if (wrong.raised != 0) runtime::reject_targets(op.name, "targets", op.targets);
 }
 
+}  // namespace
+
 void bernoulli_log_prob(const dense::BernoulliLogProb& op) {
   if (op.targets.type == StateType::u8)
     return bernoulli_log_prob(op, static_cast<const std::uint8_t*>(op.targets.data));
   bernoulli_log_prob(op, static_cast<const float*>(op.targets.data));
 }
+
+namespace {
 
 template <class T>
 void bernoulli_log_prob_vjp(const dense::BernoulliLogProbVjp& op, const T* targets) {
@@ -61,12 +66,16 @@ void bernoulli_log_prob_vjp(const dense::BernoulliLogProbVjp& op, const T* targe
   if (wrong.raised != 0) runtime::reject_targets(op.name, "targets", op.targets);
 }
 
+}  // namespace
+
 void bernoulli_log_prob_vjp(const dense::BernoulliLogProbVjp& op) {
   if (op.targets.type == StateType::u8) {
     return bernoulli_log_prob_vjp(op, static_cast<const std::uint8_t*>(op.targets.data));
   }
   bernoulli_log_prob_vjp(op, static_cast<const float*>(op.targets.data));
 }
+
+namespace {
 
 // --- softmax -----------------------------------------------------------------------------------------------------------
 
@@ -136,6 +145,8 @@ GENCORE_INLINE double below_top(const Exponentials& e, float x) {
   return x == e.top ? 0.0 : static_cast<double>(e.top) - static_cast<double>(x);
 }
 
+}  // namespace
+
 void softmax_cross_entropy(const dense::SoftmaxCrossEntropy& op) {
   const std::int64_t n = op.logits.shape[1];
   for_each_row(op.logits.shape[0], n, [&](std::int64_t r) {
@@ -158,8 +169,6 @@ void softmax_cross_entropy_vjp(const dense::SoftmaxCrossEntropyVjp& op) {
     out[label] = static_cast<float>(-static_cast<double>(grad) * (others / e.total()));
   });
 }
-
-}  // namespace
 
 void fill_dense_loss(runtime::Table& table) {
   table.dense.BernoulliLogProb = bernoulli_log_prob;

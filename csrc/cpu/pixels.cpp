@@ -9,6 +9,8 @@
 #include "../runtime/table.h"
 #include "activation.h"
 #include "conv_taps.h"
+#include "gate.h"
+#include "logistic_mixture.h"
 
 namespace gencore::GENCORE_LEVEL {
 namespace {
@@ -69,10 +71,18 @@ std::uint8_t draw_unit(const float* logits, std::int64_t count, float temperatur
   return static_cast<std::uint8_t>(found);
 }
 
+// The same from the parameters of a mixture.
+std::uint8_t draw_level(const float* mixture, std::int64_t mixtures, std::int64_t levels, float temperature, double u) {
+  float logits[256 + lanes];
+  level_log_probs(mixture, mixtures, Bins(levels), logits);
+  return draw_unit(logits, levels, temperature, u);
+}
+
 void pixel_draw(const conv::PixelDraw& op) {
   for (std::int64_t r = 0; r < op.logits.shape[0]; ++r) {
     const double u = UnitDraw(op, r).uniform(op.unit);
-    op.out[r] = draw_unit(op.logits.row(r), op.logits.shape[1], op.temperature, u);
+    op.out[r] = op.n_mixtures > 0 ? draw_level(op.logits.row(r), op.n_mixtures, op.levels, op.temperature, u)
+                                  : draw_unit(op.logits.row(r), op.logits.shape[1], op.temperature, u);
   }
 }
 
@@ -94,6 +104,7 @@ struct Map {
 struct Step {
   const std::int64_t* layer;
   const float* bias;
+  bool bias_of_classes;  // a row for each
   Panel* panels;
   std::int64_t panel_count, most;
 
@@ -135,7 +146,7 @@ struct Stack {
     maps[0] = {op.out.shape[3], 1, 0, 0, false, 0};
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t* layer = op.layers.row(i);
-      steps[i] = {layer, nullptr, nullptr, 0, 0};
+      steps[i] = {layer, nullptr, false, nullptr, 0, 0};
       maps[i + 1] = {layer[conv::layer_c_out], 1, 0, 0, comes_row_by_row(steps[i]), 0};
       if (steps[i].kind() == conv::Layer::convolve) prepare(op, steps[i], scratch);
     }
@@ -158,7 +169,8 @@ struct Stack {
     const bool source = maps[s.src()].row_by_row;
     switch (s.kind()) {
       case conv::Layer::add: return source && maps[s.layer[conv::layer_src2]].row_by_row;
-      case conv::Layer::relu: return source;
+      case conv::Layer::relu:
+      case conv::Layer::gate: return source;
       case conv::Layer::convolve: break;
     }
     const bool same_pixel = s.kh() == 1 && s.kw() == 1;
@@ -168,7 +180,10 @@ struct Stack {
   void prepare(const PixelSample& op, Step& s, Scratch& scratch) {
     const Taps taps = s.taps(groups);
     const float* w = op.params[s.layer[conv::layer_weight]].data;
-    if (s.layer[conv::layer_bias] >= 0) s.bias = op.params[s.layer[conv::layer_bias]].data;
+    if (const std::int64_t bias = s.layer[conv::layer_bias]; bias >= 0) {
+      s.bias = op.params[bias].data;
+      s.bias_of_classes = op.params[bias].size() != taps.c_out;
+    }
     const Panels2d all(scratch, taps.c_out, groups, taps.kh, taps.kh * taps.kw * taps.c_in,
                        [&](std::int64_t g, Stretch* out) { return forward_stretches(taps, g, out); });
     for (std::int64_t p = 0; p < all.count; ++p) pack_forward(taps, w, all.panels[p]);
@@ -184,44 +199,55 @@ struct Stack {
 struct Place {
   float* memory;
   Segment* segments;
+  const std::int64_t* labels;  // of the task's images
   std::int64_t images, y, x, colour;
 };
 
 void convolve(const Stack& stack, const Step& s, const Map& to, const Place& at) {
   const Map& from = stack.maps[s.src()];
   const std::int64_t colour = to.channels / stack.groups;
-  with_epilogue(static_cast<dense::Activation>(s.layer[conv::layer_activation]), s.bias, to.channels, true,
-                [&](const auto& epilogue) {
-    for (std::int64_t p = 0; p < s.panel_count; ++p) {
-      const Panel& panel = s.panels[p];
-      if (panel.column / colour != at.colour) continue;
-      for (std::int64_t i = 0; i < panel.count; ++i) {
-        const Stretch& stretch = panel.stretches[i];
-        at.segments[i] = {from.at(at.memory, at.y + stretch.row - s.kh() / 2, at.x - s.kw() / 2) + stretch.first,
-                          panel.row(stretch.weights), stretch.length};
-      }
-      const Span span = panel.span();
-      float* c = to.at(at.memory, at.y, at.x) + panel.column;
-      const TileArguments tile{
-          at.segments, panel.count, from.image_floats(), panel.width(), panel.width() - lanes, c, to.image_floats(),
-          span,        true};
-      tile_kernel<false>(at.images, span)(tile);
-      for (std::int64_t n = 0; n < at.images; ++n) {
-        finish_row(c + n * to.image_floats(), span.columns, panel.column, epilogue);
-      }
+  const auto activation = static_cast<dense::Activation>(s.layer[conv::layer_activation]);
+  for (std::int64_t p = 0; p < s.panel_count; ++p) {
+    const Panel& panel = s.panels[p];
+    if (panel.column / colour != at.colour) continue;
+    for (std::int64_t i = 0; i < panel.count; ++i) {
+      const Stretch& stretch = panel.stretches[i];
+      at.segments[i] = {from.at(at.memory, at.y + stretch.row - s.kh() / 2, at.x - s.kw() / 2) + stretch.first,
+                        panel.row(stretch.weights), stretch.length};
     }
-  });
+    const Span span = panel.span();
+    float* c = to.at(at.memory, at.y, at.x) + panel.column;
+    const TileArguments tile{
+        at.segments, panel.count, from.image_floats(), panel.width(), panel.width() - lanes, c, to.image_floats(),
+        span,        true};
+    tile_kernel<false>(at.images, span)(tile);
+    const auto finish = [&](std::int64_t begin, std::int64_t end, const float* bias) {
+      with_epilogue(activation, bias, to.channels, true, [&](const auto& epilogue) {
+        for (std::int64_t n = begin; n < end; ++n) {
+          finish_row(c + n * to.image_floats(), span.columns, panel.column, epilogue);
+        }
+      });
+    };
+    if (!s.bias_of_classes) {
+      finish(0, at.images, s.bias);
+    } else {
+      for (std::int64_t n = 0; n < at.images; ++n) finish(n, n + 1, s.bias + at.labels[n] * to.channels);
+    }
+  }
 }
 
 void element_by_element(const Stack& stack, const Step& s, const Map& to, const Place& at) {
   const std::int64_t colour = to.channels / stack.groups, first = at.colour * colour;
+  const bool gated = s.kind() == conv::Layer::gate;
   const Map &a = stack.maps[s.src()],
             &b = stack.maps[s.kind() == conv::Layer::add ? s.layer[conv::layer_src2] : s.src()];
   for (std::int64_t n = 0; n < at.images; ++n) {
-    const float* x = a.at(at.memory, at.y, at.x) + n * a.image_floats() + first;
+    const float* x = a.at(at.memory, at.y, at.x) + n * a.image_floats() + (gated ? 2 * first : first);
     const float* y = b.at(at.memory, at.y, at.x) + n * b.image_floats() + first;
     float* out = to.at(at.memory, at.y, at.x) + n * to.image_floats() + first;
-    if (s.kind() == conv::Layer::add) {
+    if (gated) {
+      gate(x, colour, out);
+    } else if (s.kind() == conv::Layer::add) {
       for (std::int64_t c = 0; c < colour; ++c) out[c] = x[c] + y[c];
     } else {
       for (std::int64_t c = 0; c < colour; ++c) out[c] = x[c] > 0 ? x[c] : 0.0f;
@@ -249,7 +275,7 @@ void begin_row(const Stack& stack, std::int64_t width, Place at) {
 
 // Draws the colours of a pixel that are now known, and puts them into the image's map.
 void draw_pixel(const PixelSample& op, const Stack& stack, const Place& at, std::int64_t first_image) {
-  const std::int64_t colours = op.out.shape[3], logits = op.levels == 2 ? 1 : op.levels;
+  const std::int64_t colours = op.out.shape[3], logits = conv::detail::logits_of(op.levels, op.n_mixtures);
   const std::int64_t begin = stack.groups == 1 ? 0 : at.colour, end = stack.groups == 1 ? colours : at.colour + 1;
   const Map &image = stack.maps[0], &last = stack.maps[stack.count];
   const std::int64_t pixel = at.y * op.out.shape[2] + at.x, floats = op.out.shape[1] * op.out.shape[2] * colours;
@@ -264,7 +290,9 @@ void draw_pixel(const PixelSample& op, const Stack& stack, const Place& at, std:
         out = op.given.data[row * floats + place];
       } else {
         const float* from = last.at(at.memory, at.y, at.x) + n * last.image_floats() + c * logits;
-        out = draw_unit(from, logits, op.temperature, draw.uniform(place));
+        const double u = draw.uniform(place);
+        out = op.n_mixtures > 0 ? draw_level(from, op.n_mixtures, op.levels, op.temperature, u)
+                                : draw_unit(from, logits, op.temperature, u);
       }
       (image.at(at.memory, at.y, at.x) + n * image.image_floats())[c] = static_cast<float>(out) * unit;
     }
@@ -284,6 +312,7 @@ void pixel_sample(const PixelSample& op) {
     std::memset(memory, 0, 4 * static_cast<std::size_t>(stack.floats));
     Place at{memory,
              local.carve<Segment>(static_cast<std::size_t>(stack.segments)),
+             op.labels.given() ? op.labels.data + first : nullptr,
              min_of(images_of_task, images - first),
              0,
              0,

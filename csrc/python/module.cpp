@@ -137,6 +137,9 @@ PYBIND11_MODULE(_core, m) {
 #define family autoregressive
   GENCORE_AUTOREGRESSIVE_OPS(X)
 #undef family
+#define family recurrent
+  GENCORE_RECURRENT_OPS(X)
+#undef family
 #undef X
   m.attr("signatures") = signatures;
 

@@ -75,6 +75,9 @@ GENCORE_OPTIM_OPS(X)
 #define X(Op) GENCORE_RUN(autoregressive, Op)
 GENCORE_AUTOREGRESSIVE_OPS(X)
 #undef X
+#define X(Op) GENCORE_RUN(recurrent, Op)
+GENCORE_RECURRENT_OPS(X)
+#undef X
 
 double measure_fma_peak(double seconds) { return runtime::table(DeviceKind::cpu).fma_rate(seconds); }
 

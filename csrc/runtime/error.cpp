@@ -146,6 +146,11 @@ void reject_overflow(const char* op, const char* arg) {
   check::fail(op, arg, "to give finite logits", "weights whose sums overflow");
 }
 
+void reject_degrees(const char* op, const char* arg, std::int64_t dimension) {
+  check::fail(op, arg, "to let no dimension see itself or a later one",
+              "some that let dimension " + std::to_string(dimension) + " do so");
+}
+
 void check_permutation(const char* op, const char* arg, const Vector<const std::int64_t>& order) {
   if (!order.given()) return;
   const std::int64_t n = order.shape[0];

@@ -8,6 +8,7 @@
 #include "gencore/optim.h"
 #include "gencore/pixels.h"
 #include "gencore/rbm.h"
+#include "gencore/recurrent.h"
 #include "gencore/sample.h"
 
 namespace gencore::runtime {
@@ -44,6 +45,11 @@ struct AutoregressiveTable {
   GENCORE_AUTOREGRESSIVE_OPS(GENCORE_SLOT)
 #undef family
 };
+struct RecurrentTable {
+#define family recurrent
+  GENCORE_RECURRENT_OPS(GENCORE_SLOT)
+#undef family
+};
 #undef GENCORE_SLOT
 
 struct Table {
@@ -53,6 +59,7 @@ struct Table {
   RbmTable rbm;
   OptimTable optim;
   AutoregressiveTable autoregressive;
+  RecurrentTable recurrent;
   double (*fma_rate)(double seconds) = nullptr;
   int (*device_of)(const void* data) = nullptr;  // CUDA's only
 };
@@ -67,9 +74,10 @@ GENCORE_API void register_cuda_table(const Table* table);
 // CMakeLists.txt lists the same names.
 // clang-format off
 #define GENCORE_SOURCES(X)                                                        \
-  X(dense) X(dense_loss) X(conv) X(pixels) X(pixel_stack)                         \
+  X(dense) X(dense_loss) X(logistic_mixture) X(conv) X(pixels) X(pixel_stack)     \
   X(sample) X(sample_reparam) X(sample_relaxed) X(rbm) X(rbm_partition)           \
-  X(optim) X(optim_step) X(nade) X(nade_sample)
+  X(optim) X(optim_step) X(nade) X(nade_sample) X(masked_linear) X(masked_sample) \
+  X(recurrent)
 // clang-format on
 
 #define GENCORE_DECLARE_FILL(source) void fill_##source(runtime::Table& table);

@@ -1,6 +1,6 @@
 """What the commands of the command line do: arguments that `gencore.cli` has read in, lines on stdout and files out.
 
-A model's part is a module of its name, with `train`, `sample` and `evaluate`; what all share stands beside them.
+A model's part is a module, with `train`, `sample` and `evaluate`; what all share stands beside them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from gencore import _info, io
 from gencore._arguments import resolve_kind
-from gencore._commands import pixelcnn, rbm, vae
+from gencore._commands import pixels, rbm, vae, vectors
 from gencore._commands.data import Data, read_data
 from gencore._commands.shared import set_threads
 
@@ -21,14 +21,27 @@ __all__ = [
     "info",
     "read_data",
     "sample",
-    "train_pixelcnn",
+    "train_eonade",
+    "train_fvbn",
+    "train_made",
+    "train_nade",
+    "train_pixels",
     "train_rbm",
     "train_vae",
 ]
 
-_KINDS = {"RBM": rbm, "VAE": vae, "PixelCNN": pixelcnn}
+_KINDS = {
+    "RBM": rbm,
+    "VAE": vae,
+    **dict.fromkeys(pixels.KINDS, pixels),
+    **dict.fromkeys(vectors.KINDS, vectors),
+}
 
-train_pixelcnn = pixelcnn.train
+train_eonade = vectors.train_eonade
+train_fvbn = vectors.train_fvbn
+train_made = vectors.train_made
+train_nade = vectors.train_nade
+train_pixels = pixels.train
 train_rbm = rbm.train
 train_vae = vae.train
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,6 +24,7 @@ class Data:
     name: str
     splits: Mapping[str, NDArray[Any]]
     note: str = ""
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def split(self, name: str) -> NDArray[Any]:
         """The rows of a split; a file with a single array is any split that is asked for."""
@@ -32,12 +33,25 @@ class Data:
             raise ValueError(f"{self.name} has no array {name!r}, only {', '.join(self.splits)}")
         return rows
 
+    def labels_of(self, name: str) -> NDArray[np.int64]:
+        """The labels of a split's rows."""
+        found, rows = self.labels.get(name), self.split(name)
+        if found is None:
+            raise ValueError(f"{self.name} has no labels: expected an array '{name}_labels' beside {name!r}")
+        if found.shape != (len(rows),) or found.dtype.kind not in "ui":
+            raise ValueError(
+                f"{self.name}: expected {name}_labels to be {len(rows)} integers, "
+                f"received {found.dtype} {found.shape}"
+            )
+        return found.astype(np.int64)
+
 
 def read_data(name: str, root: Path | None, threshold: float | None = 0.5) -> Data:
     """Data set of that name, or the arrays of that file; without a threshold, grey levels become 0 to 1."""
     path = Path(name)
     if name not in datasets.names() and (path.suffix in ARRAYS or path.exists()):
-        return Data(path.name, _read_arrays(path))
+        splits, labels = _read_arrays(path)
+        return Data(path.name, splits, labels=labels)
     data = datasets.load(name, root)
     note, white = "", data.max_value
     if white > 1 and threshold is not None:
@@ -47,7 +61,8 @@ def read_data(name: str, root: Path | None, threshold: float | None = 0.5) -> Da
     if white > 1 and threshold is None:
         splits = {split: rows / np.float32(white) for split, rows in splits.items()}
         note = ", grey levels from 0 to 1"
-    return Data(name, splits, note)
+    labels = {split: found for split in _SPLITS if (found := getattr(data, f"{split}_labels")) is not None}
+    return Data(name, splits, note, labels)
 
 
 def load_arrays(path: Path, kinds: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
@@ -61,10 +76,12 @@ def load_arrays(path: Path, kinds: str) -> NDArray[Any] | dict[str, NDArray[Any]
         raise ValueError(f"{path} is not an {kinds} file of numbers") from error
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """The splits of a file, and the labels of those that have some."""
     loaded = load_arrays(path, ".npy or .npz")
     arrays = {"all": loaded} if isinstance(loaded, np.ndarray) else loaded
     splits = {k: v for k, v in arrays.items() if k in (*_SPLITS, "all")}
+    labels = {k: arrays[f"{k}_labels"] for k in splits if f"{k}_labels" in arrays}
     if not splits and len(arrays) == 1:
         splits = {"all": next(iter(arrays.values()))}
     if not splits:
@@ -76,4 +93,4 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(
                 f"{path}: expected rows of numbers in {key}, received {array.dtype} {array.shape}"
             )
-    return splits
+    return splits, labels

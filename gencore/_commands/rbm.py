@@ -105,7 +105,7 @@ def _cut(args: argparse.Namespace) -> float:
 def evaluate(args: argparse.Namespace) -> int:
     """`gencore evaluate` of a file that holds an RBM."""
     model = RBM.load(args.model)
-    data, rows = judged_rows(args, _cut(args), model.n_visible, as_states)
+    data, rows, _ = judged_rows(args, _cut(args), model.n_visible, as_states)
     say_judged(args, repr(model), data, rows)
     options = {"n_runs": args.runs, "betas": args.temperatures, "key": args.seed}
     log_z = model.log_partition(args.method, **options)

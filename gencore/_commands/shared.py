@@ -90,13 +90,14 @@ def rows_of(data: Data, split: str, model: Path, units: int) -> NDArray[Any]:
 
 def judged_rows(
     args: argparse.Namespace, threshold: float | None, units: int, take: Take
-) -> tuple[Data, NDArray[Any]]:
-    """The data of `gencore evaluate`, and the rows that the model of so many visible units is judged by."""
+) -> tuple[Data, NDArray[Any], NDArray[np.int64]]:
+    """The data of `gencore evaluate`, the rows that the model of so many visible units is judged by, their places."""
     data = read_data(args.data, args.root, threshold)
     given = rows_of(data, args.split, args.model, units)
+    places = np.arange(len(given))
     if args.rows is not None and args.rows < len(given):  # spread, as files are often in the order of classes
-        given = given[np.arange(args.rows) * len(given) // args.rows]
-    return data, take("evaluate", f"{data.name} ({args.split})", given, units)
+        places = np.arange(args.rows) * len(given) // args.rows
+    return data, take("evaluate", f"{data.name} ({args.split})", given[places], units), places
 
 
 def start_rows(

@@ -27,7 +27,7 @@ class Plan:
 
     Attributes
     ----------
-    model : RBM, VAE or PixelCNN
+    model : one of gencore.models
         Untrained.
     size, learning : str
         It, and how it learns, in words.

@@ -233,7 +233,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """`gencore evaluate` of a file that holds a VAE."""
     model = VAE.load(args.model)
     kind, draws = model.likelihood.kind, min(args.samples, _DRAWS)
-    data, rows = judged_rows(
+    data, rows, _ = judged_rows(
         args, args.threshold, model.n_visible, lambda op, name, r, units: _take(kind, op, name, r, units)
     )
     say_judged(args, _size(model), data, rows)

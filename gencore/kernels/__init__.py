@@ -5,6 +5,6 @@ how to cure it. They release the GIL, may be called from several threads at once
 count. Random kernels take a ``key`` (see `gencore.random`).
 """
 
-from gencore.kernels import autoregressive, conv, dense, optim, rbm, sample
+from gencore.kernels import autoregressive, conv, dense, optim, rbm, recurrent, sample
 
-__all__ = ["autoregressive", "conv", "dense", "optim", "rbm", "sample"]
+__all__ = ["autoregressive", "conv", "dense", "optim", "rbm", "recurrent", "sample"]

@@ -7,17 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.autograd import Tensor, defvjp, enable_grad, grad, primitive, relu, tensor
+from gencore.autograd import (
+    Tensor,
+    defvjp,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    logistic,
+    primitive,
+    relu,
+    softplus,
+    tensor,
+)
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
 from gencore.random import KeyLike, as_key
 
-__all__ = ["PixelLayer", "pixel_draw", "pixel_sample", "pixel_stack"]
+__all__ = ["PixelLayer", "pixel_draw", "pixel_log_prob", "pixel_sample", "pixel_stack"]
 
 Float32Array = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
+LabelArray = NDArray[np.int64]
 
-_KINDS: Final = {"conv": 0, "add": 1, "relu": 2}
+_KINDS: Final = {"conv": 0, "add": 1, "relu": 2, "gate": 3}
 _FIELDS: Final = 12  # columns of the table of layers
 _C_OUT: Final = 7  # one of them
 MASKS: Final = {None: 0, "A": 1, "B": 2, "rows-A": 3, "rows-B": 4}
@@ -28,21 +40,22 @@ class PixelLayer(NamedTuple):
 
     Attributes
     ----------
-    kind : {"conv", "add", "relu"}
-        ``activation(src * weight + bias)``, masked; ``src + src2``; ``max(src, 0)``.
+    kind : {"conv", "add", "relu", "gate"}
+        ``activation(src * weight + bias)``, masked; ``src + src2``; ``max(src, 0)``; ``tanh(a) logistic(b)`` of the two
+        halves a and b of a pixel's features, those of each colour halved by themselves.
     src, src2 : int
         Maps that it reads; earlier ones.
     weight : (kh, kw, C_in, C_out) float32, optional
         Kernel of a convolution.
-    bias : (C_out,) float32, optional
-        Of a convolution.
+    bias : (C_out,) or (n_classes, C_out) float32, optional
+        Of a convolution; a row for each class.
     mask : {None, "A", "B", "rows-A", "rows-B"}
         As in `masked_conv2d`; None for kernels of one pixel. What reads the image must not see its own pixel.
     activation : str
         As in `conv2d`.
     """
 
-    kind: Literal["conv", "add", "relu"]
+    kind: Literal["conv", "add", "relu", "gate"]
     src: int
     src2: int = 0
     weight: Any = None
@@ -58,6 +71,9 @@ def pixel_sample(
     *,
     channel_groups: int = 1,
     levels: int = 2,
+    n_mixtures: int = 0,
+    labels: LabelArray | None = None,
+    n_classes: int = 0,
     temperature: float = 1.0,
     given: ImageArray | None = None,
     keep: NDArray[Any] | None = None,
@@ -70,7 +86,7 @@ def pixel_sample(
     ----------
     layers : sequence of PixelLayer
         The stack. The last layer's map holds the logits: one for each colour (of 1, for 2 levels), or `levels` for
-        each, colour by colour.
+        each, colour by colour; or the parameters of `n_mixtures` logistics for each.
     shape : (N, H, W, C)
         Of the result.
     key : Key, int or Generator
@@ -79,8 +95,14 @@ def pixel_sample(
         Of every layer: C where colours depend on each other, else 1.
     levels : int
         Values of a pixel, 2 to 256. The image that layers read is ``level / (levels - 1)``.
+    n_mixtures : int
+        Where not 0: each colour of a pixel has ``3 n_mixtures`` numbers, those of `dense.logistic_mixture_log_prob`.
+    labels : (N,) int64, optional
+        Class of each image, below `n_classes`, where biases have a row for each.
+    n_classes : int
+        That number of rows; 0 without labels.
     temperature : float
-        Logits are divided by it.
+        Logits, or log-probabilities of levels, are divided by it.
     given : (N, H, W, C) uint8, optional
         Images to complete.
     keep : (N, H, W, C) or (1, H, W, C) bool or uint8, optional
@@ -109,19 +131,28 @@ def pixel_sample(
     as a kernel reaches up, and one.
 
     Sources: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks"; Ramachandran et al.
-    (2017), "Fast generation for convolutional autoregressive models".
+    (2017), "Fast generation for convolutional autoregressive models"; van den Oord et al. (2016), "Conditional image
+    generation with PixelCNN decoders"; Salimans et al. (2017), "PixelCNN++".
     """
     rows, params = _compiled("conv.pixel_sample", layers, shape[-1])
     out = np.empty(shape, np.uint8)
     arrays = [p.detach().numpy() if isinstance(p, Tensor) else p for p in params]
     _core.conv_pixel_sample(
-        layers=rows, params=arrays, channel_groups=channel_groups, levels=levels, temperature=temperature, given=given,
-        keep=keep, out=out, key=as_key(key), step=step, first_row=first_row,
+        layers=rows, params=arrays, channel_groups=channel_groups, n_classes=n_classes, labels=labels, levels=levels,
+        n_mixtures=n_mixtures, temperature=temperature, given=given, keep=keep, out=out,
+        key=as_key(key), step=step, first_row=first_row,
     )  # fmt: skip
     return out
 
 
-def pixel_stack(x: Float32Array, layers: Sequence[PixelLayer], *, channel_groups: int = 1) -> Float32Array:
+def pixel_stack(
+    x: Float32Array,
+    layers: Sequence[PixelLayer],
+    *,
+    channel_groups: int = 1,
+    labels: LabelArray | None = None,
+    n_classes: int = 0,
+) -> Float32Array:
     """Run a stack of convolutions on whole images: what the last layer makes of them.
 
     Parameters
@@ -132,6 +163,8 @@ def pixel_stack(x: Float32Array, layers: Sequence[PixelLayer], *, channel_groups
         The stack. Kernels that are not masked are of one pixel.
     channel_groups : int
         Of every masked layer.
+    labels, n_classes
+        As in `pixel_sample`.
 
     Returns
     -------
@@ -151,17 +184,32 @@ def pixel_stack(x: Float32Array, layers: Sequence[PixelLayer], *, channel_groups
     memory: 16 copies of the weights' gradients, and for each thread twice the maps of an image.
     """
     rows, params = _compiled("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
-    result: Float32Array = _stack(x, *params, rows=rows, channel_groups=channel_groups)
+    run = _Run(rows, channel_groups, labels, n_classes)
+    result: Float32Array = _stack(x, *params, run=run)
     return result
 
 
+class _Run(NamedTuple):
+    """How a stack is run: the table of its layers, and what goes with it."""
+
+    rows: NDArray[np.int64]
+    channel_groups: int
+    labels: LabelArray | None
+    n_classes: int
+
+    def arguments(self) -> dict[str, Any]:
+        """Of the compiled functions."""
+        return {"layers": self.rows, "channel_groups": self.channel_groups, "labels": self.labels,
+                "n_classes": self.n_classes}  # fmt: skip
+
+
 @primitive
-def _stack(x: Any, *params: Any, rows: NDArray[np.int64], channel_groups: int) -> Any:
+def _stack(x: Any, *params: Any, run: _Run) -> Any:
     try:
-        out = np.empty((*x.shape[:3], rows[-1, _C_OUT]), np.float32)
+        out = np.empty((*x.shape[:3], run.rows[-1, _C_OUT]), np.float32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0, 0, 0), np.float32)  # no images: the compiled function says which and why
-    _core.conv_stack_forward(layers=rows, params=list(params), channel_groups=channel_groups, x=x, out=out)
+    _core.conv_stack_forward(params=list(params), x=x, out=out, **run.arguments())
     return out
 
 
@@ -171,53 +219,191 @@ def _stack_rule(
     _ans: Any,
     x: Any,
     *params: Any,
-    rows: NDArray[np.int64],
-    channel_groups: int,
+    run: _Run,
 ) -> tuple[Any, ...]:
     recorded = any(isinstance(a, Tensor) for a in (g, x, *params))
     if not recorded and not needs[0]:
         grads = [np.empty(p.shape, np.float32) for p in params]
-        _core.conv_stack_vjp(
-            layers=rows,
-            params=list(params),
-            channel_groups=channel_groups,
-            x=x,
-            grad=contiguous(g),
-            grads=grads,
-        )
+        _core.conv_stack_vjp(params=list(params), x=x, grad=contiguous(g), grads=grads, **run.arguments())
         return (None, *grads)
     with enable_grad():
         arguments = [a if isinstance(a, Tensor) else tensor(a, requires_grad=True) for a in (x, *params)]
-        y = _one_by_one(arguments[0], arguments[1:], rows, channel_groups)
+        y = _one_by_one(arguments[0], arguments[1:], run)
         wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
         found = iter(grad(y, wanted, g, create_graph=recorded, allow_unused=True))
     results = tuple(next(found) if need else None for need in needs)
     return results if recorded else tuple(None if r is None else r.numpy() for r in results)
 
 
-def _one_by_one(x: Any, params: Sequence[Any], rows: NDArray[np.int64], channel_groups: int) -> Any:
+def _one_by_one(x: Any, params: Sequence[Any], run: _Run) -> Any:
     """The same stack, layer by layer, on Tensors."""
     from gencore.kernels import conv  # which imports this module
 
     masks, activations = list(MASKS), list(dense.ACTIVATIONS)
     maps = [x]
-    for kind, src, src2, _, _, _, _, _, mask, activation, weight, bias in rows.tolist():
+    for kind, src, src2, _, _, _, _, _, mask, activation, weight, bias in run.rows.tolist():
         if kind == _KINDS["add"]:
             maps.append(maps[src] + maps[src2])
         elif kind == _KINDS["relu"]:
             maps.append(relu(maps[src]))
+        elif kind == _KINDS["gate"]:
+            maps.append(_gate(maps[src], run.channel_groups))
         else:
             w, b = params[weight], None if bias < 0 else params[bias]
             name: Any = activations[activation]
-            if mask == 0:
-                maps.append(conv.conv2d(maps[src], w, b, activation=name))
+            seen: Any = masks[mask]
+
+            def sums(b: Any, name: Any, source: Any = maps[src], w: Any = w, seen: Any = seen) -> Any:
+                if seen is None:
+                    return conv.conv2d(source, w, b, activation=name)
+                groups = run.channel_groups if seen in ("A", "B") else 1
+                return conv.masked_conv2d(source, w, b, seen, groups, activation=name)
+
+            if b is None or b.ndim == 1:
+                maps.append(sums(b, name))
             else:
-                seen: Any = masks[mask]
-                maps.append(conv.masked_conv2d(maps[src], w, b, seen, channel_groups, activation=name))
+                z = sums(None, "identity") + b[run.labels][:, None, None, :]
+                maps.append(_ACTIVATE[name](z))
     return maps[-1]
 
 
+_ACTIVATE: Final[dict[str, Any]] = {
+    "identity": lambda z: z, "logistic": logistic, "tanh": np.tanh, "relu": relu, "softplus": softplus,
+}  # fmt: skip
+
+
+def _gate(x: Any, groups: int) -> Any:
+    """Tanh of the first half of each colour's features times the logistic of the second."""
+    halves = x.reshape(*x.shape[:3], groups, 2, -1)
+    gated = np.tanh(halves[..., 0, :]) * logistic(halves[..., 1, :])
+    return gated.reshape(*x.shape[:3], -1)
+
+
 defvjp(_stack, joint=_stack_rule)
+
+
+class _Likelihood(NamedTuple):
+    """What a log-probability is computed of besides the parameters."""
+
+    images: ImageArray
+    run: _Run
+    levels: int
+    n_mixtures: int
+    found: list[
+        Any
+    ]  # gradients of the sum over images, from the pass that made the log-probabilities; or empty
+
+    def vjp(self, grad: Any, params: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Log-probabilities, and gradients of ``<grad, them>``, in one pass."""
+        out = np.empty(self.images.shape[0], np.float32)
+        grads = [np.empty(p.shape, np.float32) for p in params]
+        _core.conv_stack_log_prob_vjp(
+            params=list(params), images=self.images, levels=self.levels, n_mixtures=self.n_mixtures, grad=grad,
+            out=out, grads=grads, **self.run.arguments(),
+        )  # fmt: skip
+        return out, grads
+
+    def of_logits(self, logits: Any) -> Any:
+        """The log-probabilities from the last map."""
+        n, levels = len(self.images), self.levels
+        if self.n_mixtures:
+            return dense.logistic_mixture_log_prob(
+                logits.reshape(n, -1), self.images.reshape(n, -1), levels=levels, n_mixtures=self.n_mixtures
+            )
+        if levels == 2:
+            return dense.bernoulli_log_prob(logits.reshape(n, -1), self.images.reshape(n, -1))
+        loss = dense.softmax_cross_entropy(
+            logits.reshape(-1, levels), self.images.reshape(-1).astype(np.int64)
+        )
+        each = loss.reshape(n, -1)
+        return -np.sum(each, axis=1) if isinstance(each, Tensor) else -np.sum(each, axis=1, dtype=np.float64)
+
+
+def pixel_log_prob(
+    images: ImageArray,
+    layers: Sequence[PixelLayer],
+    *,
+    channel_groups: int = 1,
+    levels: int = 2,
+    n_mixtures: int = 0,
+    labels: LabelArray | None = None,
+    n_classes: int = 0,
+) -> Float32Array:
+    """Log-probability of each image under the distribution that `pixel_sample` draws from.
+
+    Parameters
+    ----------
+    images : (N, H, W, C) uint8
+        Levels.
+    layers, channel_groups, levels, n_mixtures, labels, n_classes
+        As in `pixel_sample`.
+
+    Returns
+    -------
+    (N,) float32
+        Sums over pixels and colours; those of each image in float64 before they are rounded.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Layers that do not fit each other; wrong shapes, dtypes or memory order; a level out of range.
+
+    Notes
+    -----
+    The bits of `pixel_stack` and of the losses of `gencore.kernels.dense` after it.
+
+    Gradient: to weights and biases. Where one of them requires a gradient, the pass that computes the log-probabilities
+    goes back through each image at once, while its maps are in the caches, as if the sum over all images were
+    differentiated; a gradient that is the same for all images, as that of a mean, then scales what was found. Any other
+    takes a second such pass. To second order through the layers one by one.
+
+    Extra memory: that of `pixel_stack` and its gradient.
+    """
+    _check_images("conv.pixel_log_prob", images, levels)
+    rows, params = _compiled("conv.pixel_log_prob", layers, images.shape[-1])
+    learned = is_grad_enabled() and any(isinstance(p, Tensor) and p.requires_grad for p in params)
+    what = _Likelihood(images, _Run(rows, channel_groups, labels, n_classes), levels, n_mixtures, [])
+    result: Float32Array = _log_prob(*params, what=what, learned=learned)
+    return result
+
+
+def _check_images(op: str, images: Any, levels: int) -> None:
+    if not (isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.uint8):
+        kind = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise TypeError(f"{op}: expected images to be (N, H, W, C) uint8, received {kind}")
+    if images.size and images.max() >= levels:
+        raise ValueError(f"{op}: expected images to hold levels below {levels}, received {images.max()}")
+
+
+@primitive
+def _log_prob(*params: Any, what: _Likelihood, learned: bool) -> Any:
+    if learned:
+        out, what.found[:] = what.vjp(np.ones(len(what.images), np.float32), params)
+        return out
+    x = what.images.astype(np.float32)
+    if what.levels > 2:
+        x *= np.float32(1 / (what.levels - 1))
+    return np.asarray(what.of_logits(_stack(x, *params, run=what.run)), np.float32)
+
+
+def _log_prob_rule(
+    needs: tuple[bool, ...], g: Any, _ans: Any, *params: Any, what: _Likelihood, learned: bool
+) -> tuple[Any, ...]:
+    if not (isinstance(g, Tensor) or any(isinstance(p, Tensor) for p in params)):
+        g = contiguous(g)
+        if what.found and len(g) and (g == g[0]).all():
+            return tuple(part * g[0] for part in what.found)
+        return tuple(what.vjp(g, params)[1])
+    with enable_grad():
+        arguments = [p if isinstance(p, Tensor) else tensor(p, requires_grad=True) for p in params]
+        x = what.images.astype(np.float32) * np.float32(1 / (what.levels - 1))
+        y = what.of_logits(_stack(tensor(x), *arguments, run=what.run))
+        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
+        found = iter(grad(y, wanted, g, create_graph=True, allow_unused=True))
+    return tuple(next(found) if need else None for need in needs)
+
+
+defvjp(_log_prob, joint=_log_prob_rule)
 
 
 def pixel_draw(
@@ -225,6 +411,8 @@ def pixel_draw(
     key: KeyLike,
     unit: int,
     *,
+    n_mixtures: int = 0,
+    levels: int = 256,
     temperature: float = 1.0,
     step: int = 0,
     first_row: int = 0,
@@ -233,12 +421,16 @@ def pixel_draw(
 
     Parameters
     ----------
-    logits : (N, 1) or (N, levels) float32
-        Logit of a bit, or those of levels.
+    logits : (N, 1), (N, levels) or (N, 3 n_mixtures) float32
+        Logit of a bit, those of levels, or the parameters of a mixture of logistics.
     key : Key, int or Generator
         Random numbers.
     unit : int
         Coordinate: ``(y W + x) C + colour``.
+    n_mixtures : int
+        0, or that of the parameters.
+    levels : int
+        Of a mixture; without one they are the columns.
     temperature, step, first_row
         As in `pixel_sample`.
 
@@ -249,6 +441,8 @@ def pixel_draw(
     out = np.empty(len(logits), np.uint8)
     _core.conv_pixel_draw(
         logits=logits,
+        levels=levels,
+        n_mixtures=n_mixtures,
         unit=unit,
         temperature=temperature,
         out=out,
@@ -267,7 +461,7 @@ def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDAr
     for i, layer in enumerate(layers):
         if layer.kind not in _KINDS:
             raise ValueError(
-                f"{op}: expected the kind of layer {i} to be conv, add or relu, received {layer.kind!r}"
+                f"{op}: expected the kind of layer {i} to be conv, add, relu or gate, received {layer.kind!r}"
             )
         if layer.mask not in MASKS:
             raise ValueError(f"{op}: expected the mask of layer {i} to be None, 'A', 'B', 'rows-A' or 'rows-B', "
@@ -285,6 +479,8 @@ def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDAr
                 params.append(layer.bias)
         else:
             c_in = c_out = channels.get(layer.src, 0)
+            if layer.kind == "gate":
+                c_out = c_in // 2
         channels[i + 1] = c_out
         code = dense.activation_code(op, layer.activation)
         rows.append((_KINDS[layer.kind], layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, MASKS[layer.mask],

@@ -13,10 +13,14 @@ NADE, the neural autoregressive distribution estimator on binary ``x``: from ``a
 
 Where ``x_d`` is 0, ``a`` and ``h`` stay what they are: hidden units are computed after ones only.
 
+MADE and fully visible nets are stacks of `masked_linear`, whose units see what comes before them.
+
 Source: Larochelle & Murray (2011), "The neural autoregressive distribution estimator"; orderings: Uria, Murray &
 Larochelle (2014), "A deep and tractable density estimator".
 """
 
+from gencore.kernels._masked import masked_linear
+from gencore.kernels._masked_sample import masked_sample
 from gencore.kernels._nade import nade_log_prob, nade_log_prob_vjp, nade_sample
 
-__all__ = ["nade_log_prob", "nade_log_prob_vjp", "nade_sample"]
+__all__ = ["masked_linear", "masked_sample", "nade_log_prob", "nade_log_prob_vjp", "nade_sample"]

@@ -16,7 +16,14 @@ from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
 from gencore.kernels._contiguous import contiguous
-from gencore.kernels._pixels import MASKS, PixelLayer, pixel_draw, pixel_sample, pixel_stack
+from gencore.kernels._pixels import (
+    MASKS,
+    PixelLayer,
+    pixel_draw,
+    pixel_log_prob,
+    pixel_sample,
+    pixel_stack,
+)
 
 __all__ = [
     "PixelLayer",
@@ -24,6 +31,7 @@ __all__ = [
     "conv_transpose2d",
     "masked_conv2d",
     "pixel_draw",
+    "pixel_log_prob",
     "pixel_sample",
     "pixel_stack",
 ]

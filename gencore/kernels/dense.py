@@ -24,6 +24,7 @@ from gencore.kernels._dense_loss import (
     softmax_cross_entropy,
     softmax_cross_entropy_vjp,
 )
+from gencore.kernels._logistic_mixture import logistic_mixture_log_prob
 
 __all__ = [
     "activation_vjp",
@@ -34,6 +35,7 @@ __all__ = [
     "linear_vjp",
     "log_sum_exp",
     "log_sum_exp_vjp",
+    "logistic_mixture_log_prob",
     "matmul",
     "softmax_cross_entropy",
     "softmax_cross_entropy_vjp",

@@ -14,7 +14,7 @@ from gencore.autograd import Tensor, no_grad
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.random import Key
 from gencore.train import Callback, History
-from gencore.train.fit import ModuleTraining, Options
+from gencore.train.fit import Data, ModuleTraining, Options
 
 __all__ = ["ExactModel", "Method"]
 
@@ -26,20 +26,29 @@ class ExactModel(NeuralModel):
 
     @abstractmethod
     def log_prob_of(self, x: Any) -> Any:
-        """Log-probability of rows as kernels take them, (n,), differentiable with respect to the parameters."""
+        """Log-probability of rows as kernels take them, (n,), differentiable with respect to the parameters.
 
-    def _log_prob_in_parts(self, data: NDArray[Any], rows: int) -> NDArray[np.float64]:
+        Where `_learn` gets a tuple of arrays, so does this function.
+        """
+
+    def _fitted_log_prob(self, x: Any, _key: Key) -> Any:
+        """What `_learn` maximises the mean of, and measures of held-out rows; by default the log-probability."""
+        return self.log_prob_of(x)
+
+    def _log_prob_in_parts(self, data: Data, rows: int) -> NDArray[np.float64]:
         """`log_prob_of` without history, so many rows at a time."""
-        out = np.empty(len(data))
+        n = len(data[0] if isinstance(data, tuple) else data)
+        out = np.empty(n)
         with no_grad():
-            for part in chunks(len(data), rows):
-                out[part] = np.asarray(self.log_prob_of(data[part]))
+            for part in chunks(n, rows):
+                x = tuple(array[part] for array in data) if isinstance(data, tuple) else data[part]
+                out[part] = np.asarray(self.log_prob_of(x))
         return out
 
     def _learn(
         self,
-        data: NDArray[Any],
-        held_out: NDArray[Any] | None,
+        data: Data,
+        held_out: Data | None,
         optimizer: str | Callable[[list[Tensor]], optim.Optimizer],
         options: Options,
         callbacks: Sequence[Callback],
@@ -54,7 +63,7 @@ class ExactModel(NeuralModel):
         options.check(name)
 
         def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
-            loss = -np.mean(self.log_prob_of(batch))
+            loss = -np.mean(self._fitted_log_prob(batch, key))
             fit = -float(loss)
             return loss if penalty is None else loss + penalty(), {"log_prob": fit}
 

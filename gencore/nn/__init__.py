@@ -16,8 +16,9 @@ from gencore.nn.layers import (
     mlp,
 )  # fmt: skip
 from gencore.nn.module import Module
+from gencore.nn.recurrent import LSTM
 
 __all__ = [
-    "BatchNorm", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "LayerNorm", "Linear", "Logistic", "MaskedConv2d",
-    "Module", "ReLU", "Sequential", "Softplus", "Tanh", "init", "mlp",
+    "LSTM", "BatchNorm", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding", "LayerNorm", "Linear", "Logistic",
+    "MaskedConv2d", "Module", "ReLU", "Sequential", "Softplus", "Tanh", "init", "mlp",
 ]  # fmt: skip

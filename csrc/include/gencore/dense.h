@@ -2,10 +2,11 @@
 #pragma once
 
 #include "gencore/dense_loss.h"
+#include "gencore/logistic_mixture.h"
 #include "gencore/op.h"
 
 // Every op of the family. Tables, bindings and run() are generated from this list.
-#define GENCORE_DENSE_OPS(X) X(MatMul) X(LinearVjp) GENCORE_DENSE_LOSS_OPS(X)
+#define GENCORE_DENSE_OPS(X) X(MatMul) X(LinearVjp) GENCORE_DENSE_LOSS_OPS(X) GENCORE_LOGISTIC_MIXTURE_OPS(X)
 
 namespace gencore::dense {
 

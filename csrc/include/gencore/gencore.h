@@ -12,6 +12,7 @@
 #include "gencore/pixels.h"
 #include "gencore/random.h"
 #include "gencore/rbm.h"
+#include "gencore/recurrent.h"
 #include "gencore/runtime.h"
 #include "gencore/sample.h"
 #include "gencore/view.h"

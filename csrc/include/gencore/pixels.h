@@ -4,7 +4,7 @@
 #include "gencore/conv.h"
 #include "gencore/sample_coordinates.h"
 
-#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw) X(StackForward) X(StackVjp)
+#define GENCORE_PIXELS_OPS(X) X(PixelSample) X(PixelDraw) X(StackForward) X(StackVjp) X(StackLogProbVjp)
 
 namespace gencore::conv {
 
@@ -12,7 +12,8 @@ namespace gencore::conv {
 //   convolve: dst = activation(src * w + bias), masked; unmasked kernels are (1, 1)
 //   add:      dst = src + src2
 //   relu:     dst = max(src, 0)
-enum class Layer : std::int32_t { convolve = 0, add = 1, relu = 2 };
+//   gate:     dst = tanh(first half of src) logistic(second half), each colour's features halved by themselves
+enum class Layer : std::int32_t { convolve = 0, add = 1, relu = 2, gate = 3 };
 
 // Columns of a row of `layers`.
 enum LayerField : std::int32_t {
@@ -31,24 +32,51 @@ enum LayerField : std::int32_t {
   layer_fields
 };
 
+// A stack, and what all that run it take.
+struct Stack {
+  Matrix<const std::int64_t> layers{};  // (layers, layer_fields)
+  VectorList<const float> params{};     // weights and biases, flat; layers refer to them by number
+  std::int64_t channel_groups = 1;      // of every layer: 1 or the colours
+  std::int64_t n_classes = 0;           // 0, or that of the labels
+  Vector<const std::int64_t> labels{};  // (N,), optional: a bias of n_classes rows has one for each class
+};
+template <class T, class F>
+void stack_fields(F&& f) {
+  f("layers", &T::layers);
+  f("params", &T::params);
+  f("channel_groups", &T::channel_groups);
+  f("n_classes", &T::n_classes);
+  f("labels", &T::labels);
+}
+
 namespace detail {
 inline void one_of(const char* op, const std::string& what, std::int64_t value, std::int64_t least, std::int64_t most) {
   check::in_range(op, what.c_str(), value, least, most);
 }
+// Numbers that the last map holds for a colour of a pixel.
+inline std::int64_t logits_of(std::int64_t levels, std::int64_t n_mixtures) {
+  return n_mixtures > 0 ? 3 * n_mixtures : levels == 2 ? 1 : levels;
+}
 }  // namespace detail
 
 // Whether the layers fit each other and what they read; where `causal`, whether none sees what is drawn later.
-inline void check_stack(const char* name, const Matrix<const std::int64_t>& layers,
-                        const VectorList<const float>& params, std::int64_t channel_groups, std::int64_t colours,
-                        bool causal) {
+inline void check_stack(const char* name, const Stack& stack, std::int64_t images, std::int64_t colours, bool causal) {
+  const auto& [layers, params, channel_groups, n_classes, labels] = stack;
   check::given(name, "layers", layers);
   check::given(name, "params", params);
+  check::at_least(name, "n_classes", n_classes, 0);
+  if (n_classes > 0 || labels.given()) {
+    check::shape(name, "labels", labels, {images}, "the images");
+    for (std::int64_t n = 0; n < images; ++n) {
+      detail::one_of(name, "labels[" + std::to_string(n) + "]", labels[n], 0, n_classes - 1);
+    }
+  }
   check::shape(name, "layers", layers, {layers.shape[0], std::int64_t{layer_fields}}, "the fields of a layer");
   check::at_least(name, "the rows of layers", layers.shape[0], 1);
   for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
     const std::int64_t* l = layers.row(i);
     const auto named = [i](const char* field) { return "layers[" + std::to_string(i) + "]'s " + field; };
-    detail::one_of(name, named("kind"), l[layer_kind], 0, 2);
+    detail::one_of(name, named("kind"), l[layer_kind], 0, 3);
     detail::one_of(name, named("src"), l[layer_src], 0, i);
     detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
     // A map's channels are those that its layer puts out.
@@ -75,8 +103,13 @@ inline void check_stack(const char* name, const Matrix<const std::int64_t>& laye
       const std::int64_t size = l[layer_kh] * l[layer_kw] * c_in * l[layer_c_out];
       detail::one_of(name, named("size of the weight"), params[l[layer_weight]].size(), size, size);
       if (l[layer_bias] >= 0) {
-        detail::one_of(name, named("size of the bias"), params[l[layer_bias]].size(), l[layer_c_out], l[layer_c_out]);
+        const std::int64_t found = params[l[layer_bias]].size();
+        if (n_classes == 0 || found != n_classes * l[layer_c_out]) {
+          detail::one_of(name, named("size of the bias"), found, l[layer_c_out], l[layer_c_out]);
+        }
       }
+    } else if (l[layer_kind] == static_cast<std::int64_t>(Layer::gate)) {
+      detail::one_of(name, named("c_in"), c_in, 2 * l[layer_c_out], 2 * l[layer_c_out]);
     } else {
       detail::one_of(name, named("c_out"), l[layer_c_out], c_in, c_in);
       if (l[layer_kind] == static_cast<std::int64_t>(Layer::add)) {
@@ -93,12 +126,10 @@ inline void check_stack(const char* name, const Matrix<const std::int64_t>& laye
 // The draw of pixel p = y W + x, colour c of image n has the uniform of row first_row + n, unit p C + c, domain
 // pixel_head (and pixel_tail). Activations have the bits of the convolutions of conv.h, so images those of drawing each
 // pixel after a forward pass over the whole image.
-struct PixelSample : sample::Coordinates {
+struct PixelSample : sample::Coordinates, Stack {
   static constexpr const char* name = "conv.pixel_sample";
-  Matrix<const std::int64_t> layers{};  // (layers, layer_fields)
-  VectorList<const float> params{};     // weights and biases, flat; layers refer to them by number
-  std::int64_t channel_groups = 1;      // of every layer: 1 or the colours
   std::int64_t levels = 2;
+  std::int64_t n_mixtures = 0;  // where not 0, the last map holds parameters as those of dense.logistic_mixture
   float temperature = 1;
   View<const std::uint8_t, 4> given{};  // (N, H, W, C), optional
   View<const std::uint8_t, 4> keep{};   // (N, H, W, C) or (1, H, W, C), 1 where `given` stays; with given
@@ -107,10 +138,9 @@ struct PixelSample : sample::Coordinates {
   void check() const;
   template <class F>
   static void fields(F&& f) {
-    f("layers", &PixelSample::layers);
-    f("params", &PixelSample::params);
-    f("channel_groups", &PixelSample::channel_groups);
+    stack_fields<PixelSample>(f);
     f("levels", &PixelSample::levels);
+    f("n_mixtures", &PixelSample::n_mixtures);
     f("temperature", &PixelSample::temperature);
     f("given", &PixelSample::given);
     f("keep", &PixelSample::keep);
@@ -119,10 +149,12 @@ struct PixelSample : sample::Coordinates {
   }
 };
 
-// The same draw for one unit of every row: logits (N, 1) of a bit, or (N, levels).
+// The same draw for one unit of every row: logits (N, 1) of a bit, (N, levels), or the (N, 3 n_mixtures) of a mixture.
 struct PixelDraw : sample::Coordinates {
   static constexpr const char* name = "conv.pixel_draw";
   Matrix<const float> logits{};
+  std::int64_t n_mixtures = 0;
+  std::int64_t levels = 256;  // of a mixture
   std::int64_t unit = 0;
   float temperature = 1;
   Vector<std::uint8_t> out{};  // (N,)
@@ -131,6 +163,8 @@ struct PixelDraw : sample::Coordinates {
   template <class F>
   static void fields(F&& f) {
     f("logits", &PixelDraw::logits);
+    f("levels", &PixelDraw::levels);
+    f("n_mixtures", &PixelDraw::n_mixtures);
     f("unit", &PixelDraw::unit);
     f("temperature", &PixelDraw::temperature);
     f("out", &PixelDraw::out);
@@ -140,20 +174,15 @@ struct PixelDraw : sample::Coordinates {
 
 // The whole stack on images: out is the last layer's map. Image by image, so that no map is ever in memory; the bits are
 // those of the layers one after the other.
-struct StackForward : OpBase {
+struct StackForward : OpBase, Stack {
   static constexpr const char* name = "conv.stack_forward";
-  Matrix<const std::int64_t> layers{};
-  VectorList<const float> params{};
-  std::int64_t channel_groups = 1;
   Images<const float> x{};  // (N, H, W, C)
   Images<float> out{};      // (N, H, W, K)
 
   void check() const;
   template <class F>
   static void fields(F&& f) {
-    f("layers", &StackForward::layers);
-    f("params", &StackForward::params);
-    f("channel_groups", &StackForward::channel_groups);
+    stack_fields<StackForward>(f);
     f("x", &StackForward::x);
     f("out", &StackForward::out);
   }
@@ -161,11 +190,8 @@ struct StackForward : OpBase {
 
 // Gradients of <grad, out> for the parameters; maps are computed again, image by image. Sums over pixels are float32, an
 // image at a time; groups of images are added in float64.
-struct StackVjp : OpBase {
+struct StackVjp : OpBase, Stack {
   static constexpr const char* name = "conv.stack_vjp";
-  Matrix<const std::int64_t> layers{};
-  VectorList<const float> params{};
-  std::int64_t channel_groups = 1;
   Images<const float> x{};     // (N, H, W, C)
   Images<const float> grad{};  // (N, H, W, K)
   VectorList<float> grads{};   // like params
@@ -173,12 +199,34 @@ struct StackVjp : OpBase {
   void check() const;
   template <class F>
   static void fields(F&& f) {
-    f("layers", &StackVjp::layers);
-    f("params", &StackVjp::params);
-    f("channel_groups", &StackVjp::channel_groups);
+    stack_fields<StackVjp>(f);
     f("x", &StackVjp::x);
     f("grad", &StackVjp::grad);
     f("grads", &StackVjp::grads);
+  }
+};
+
+// out[n] = log P(images[n]) where the last layer's map holds what PixelSample draws by, and grads, the gradients of
+// <grad, out> for the parameters, all in one pass over each image. Map 0 is level / (levels - 1).
+struct StackLogProbVjp : OpBase, Stack {
+  static constexpr const char* name = "conv.stack_log_prob_vjp";
+  std::int64_t levels = 2;
+  std::int64_t n_mixtures = 0;
+  View<const std::uint8_t, 4> images{};  // (N, H, W, C), below levels
+  Vector<const float> grad{};            // (N,)
+  Vector<float> out{};                   // (N,)
+  VectorList<float> grads{};             // like params
+
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    stack_fields<StackLogProbVjp>(f);
+    f("levels", &StackLogProbVjp::levels);
+    f("n_mixtures", &StackLogProbVjp::n_mixtures);
+    f("images", &StackLogProbVjp::images);
+    f("grad", &StackLogProbVjp::grad);
+    f("out", &StackLogProbVjp::out);
+    f("grads", &StackLogProbVjp::grads);
   }
 };
 
@@ -186,10 +234,12 @@ GENCORE_API void run(const PixelSample& op);
 GENCORE_API void run(const PixelDraw& op);
 GENCORE_API void run(const StackForward& op);
 GENCORE_API void run(const StackVjp& op);
+GENCORE_API void run(const StackLogProbVjp& op);
 
 inline void PixelSample::check() const {
   check::given(name, "out", out);
   check::in_range(name, "levels", levels, 2, 256);
+  check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
   check::positive(name, "temperature", static_cast<double>(temperature));
   const std::int64_t colours = out.shape[3];
   if (channel_groups != 1 && channel_groups != colours) {
@@ -205,9 +255,9 @@ inline void PixelSample::check() const {
   } else if (keep.given()) {
     check::fail(name, "given, which keep refers to,", "to be given", "nothing");
   }
-  check_stack(name, layers, params, channel_groups, colours, true);
+  check_stack(name, *this, out.shape[0], colours, true);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
-                     wanted = colours * (levels == 2 ? 1 : levels);
+                     wanted = colours * detail::logits_of(levels, n_mixtures);
   if (logits != wanted) {
     check::fail(name, "the last of layers, with these levels,", "to put out " + std::to_string(wanted) + " channels",
                 std::to_string(logits));
@@ -217,7 +267,7 @@ inline void PixelSample::check() const {
 
 inline void StackForward::check() const {
   check::given(name, "x", x);
-  check_stack(name, layers, params, channel_groups, x.shape[3], false);
+  check_stack(name, *this, x.shape[0], x.shape[3], false);
   check::shape(name, "out", out, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::apart(name, "out", out, "x", x);
@@ -225,15 +275,39 @@ inline void StackForward::check() const {
 
 inline void StackVjp::check() const {
   check::given(name, "x", x);
-  check_stack(name, layers, params, channel_groups, x.shape[3], false);
+  check_stack(name, *this, x.shape[0], x.shape[3], false);
   check::shape(name, "grad", grad, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::like(name, "grads", grads, "params", params);
 }
 
+inline void StackLogProbVjp::check() const {
+  check::given(name, "images", images);
+  check::in_range(name, "levels", levels, 2, 256);
+  check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
+  check_stack(name, *this, images.shape[0], images.shape[3], false);
+  const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
+                     wanted = images.shape[3] * detail::logits_of(levels, n_mixtures);
+  check::in_range(name, "levels and n_mixtures, and so the channels of the last of layers,", logits, wanted, wanted);
+  for (std::int64_t i = 0; i < images.size(); ++i) {
+    if (images[i] < levels) continue;
+    check::fail(name, "images", "to hold levels from 0 to " + std::to_string(levels - 1), std::to_string(images[i]));
+  }
+  check::shape(name, "grad", grad, {images.shape[0]}, "the images");
+  check::shape(name, "out", out, {images.shape[0]}, "the images");
+  check::like(name, "grads", grads, "params", params);
+}
+
 inline void PixelDraw::check() const {
   check::given(name, "logits", logits);
-  check::in_range(name, "the columns of logits", logits.shape[1], 1, 256);
+  check::in_range(name, "levels", levels, 2, 256);
+  check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
+  if (n_mixtures == 0) {
+    check::in_range(name, "the columns of logits", logits.shape[1], 1, 256);
+  } else {
+    check::in_range(name, "the columns of logits, with these n_mixtures,", logits.shape[1], 3 * n_mixtures,
+                    3 * n_mixtures);
+  }
   check::shape(name, "out", out, {logits.shape[0]}, "the rows of logits");
   check::in_range(name, "unit", unit, 0, (std::int64_t{1} << 31) - 1);
   check::positive(name, "temperature", static_cast<double>(temperature));

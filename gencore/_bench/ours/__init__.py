@@ -1,3 +1,3 @@
 """Our kernels, called as a user calls them."""
 
-from . import autograd, dense, nade, optim, pixels, rbm_chains, rbm_likelihood, sample, vae  # noqa: F401 - they register themselves
+from . import autograd, dense, made, nade, optim, pixels, rbm_chains, rbm_likelihood, recurrent, sample, vae  # noqa: F401 - they register themselves

@@ -73,9 +73,7 @@ def pixelcnn_step(p: PixelCnn, threads: int) -> Candidate:
     def step(images: Array) -> tuple[float, list[Array]]:
         for leaf in params:
             leaf.grad = None
-        logits: Any = conv.pixel_stack(images.astype(np.float32), _stack(p, params))
-        n = len(images)
-        loss: Any = -np.mean(dense.bernoulli_log_prob(logits.reshape(n, -1), images.reshape(n, -1)))
+        loss: Any = -np.mean(conv.pixel_log_prob(images, _stack(p, params)))
         loss.backward()
         return float(loss), [leaf.grad.numpy() for leaf in params]
 

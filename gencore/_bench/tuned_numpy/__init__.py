@@ -6,4 +6,4 @@ among Python threads (NumPy releases the GIL), each with its own generator and i
 threadpoolctl is there to hold it; otherwise BLAS alone uses the cores.
 """
 
-from . import autograd, dense, nade, optim, pixels, rbm_chains, rbm_likelihood, sample, vae  # noqa: F401 - they register themselves
+from . import autograd, dense, made, nade, optim, pixels, rbm_chains, rbm_likelihood, recurrent, sample, vae  # noqa: F401 - they register themselves

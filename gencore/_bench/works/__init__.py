@@ -7,14 +7,26 @@ names.
 
 from __future__ import annotations
 
-from . import autograd, dense, nade, optim, pixels, rbm_chains, rbm_likelihood, sample, vae
+from . import autograd, dense, made, nade, optim, pixels, rbm_chains, rbm_likelihood, recurrent, sample, vae
 from .common import Cost, Work
 
 __all__ = ["WORKS", "Cost", "Work", "select"]
 
 WORKS = {
     work.name: work
-    for family in (rbm_chains, rbm_likelihood, dense, sample, optim, autograd, vae, pixels, nade)
+    for family in (
+        rbm_chains,
+        rbm_likelihood,
+        dense,
+        sample,
+        optim,
+        autograd,
+        vae,
+        pixels,
+        nade,
+        made,
+        recurrent,
+    )
     for work in family.WORKS
 }
 

@@ -1,4 +1,4 @@
-"""`gencore train pixelcnn`, and what `gencore sample` and `gencore evaluate` do with a PixelCNN."""
+"""`gencore train pixelcnn` and its kin, and what `gencore sample` and `gencore evaluate` do with their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore import plot
+from gencore import io, plot
 from gencore._commands import training
 from gencore._commands.data import PICTURES, Data
 from gencore._commands.shared import (
@@ -30,12 +30,18 @@ from gencore._commands.shared import (
     writable,
 )
 from gencore._states import as_levels, as_states
-from gencore.models import PixelCNN
+from gencore.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from gencore.models._neural import chunks
+from gencore.models._pixel_model import PixelModel
 from gencore.train.history import Progress
 
 Rows = NDArray[Any]
 Record = Mapping[str, float]
+
+KINDS: dict[str, type[PixelModel]] = {
+    "PixelCNN": PixelCNN, "GatedPixelCNN": GatedPixelCNN, "RowLSTM": RowLSTM, "DiagonalBiLSTM": DiagonalBiLSTM,
+}  # fmt: skip
+"""Models of images, as their files name them."""
 
 _SHOWN = 64  # samples of a picture of the training
 _GREY = (
@@ -45,9 +51,9 @@ _GREY = (
 
 def _taker(output: str, levels: int, threshold: float | None) -> Take:
     """How such a model takes rows: 0 and 1, grey cut where a threshold is given; or levels, grey rounded to them."""
-    if output == "categorical":
+    if output != "bernoulli":
         if threshold is not None:
-            raise ValueError("--threshold: expected none for a PixelCNN of categorical output")
+            raise ValueError(f"--threshold: expected none for a model of {output} output")
         return lambda op, name, rows, units: as_levels(op, name, rows, units, levels)
 
     def take(op: str, name: str, rows: Rows, units: int) -> Rows:
@@ -62,9 +68,11 @@ def _taker(output: str, levels: int, threshold: float | None) -> Take:
 
 
 def train(args: argparse.Namespace) -> int:
-    """`gencore train pixelcnn`."""
-    if args.levels is not None and args.output != "categorical":
+    """`gencore train` of a model of images."""
+    if args.levels is not None and args.output == "bernoulli":
         raise ValueError(f"--levels: expected none with --output {args.output}")
+    if args.mixtures is not None and args.output != "discretised_logistic":
+        raise ValueError(f"--mixtures: expected none with --output {args.output}")
     if args.samples_every is not None and args.samples is None:
         raise ValueError("--samples-every: expected --samples with it")
     if args.samples is not None:
@@ -79,11 +87,17 @@ def train(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> training.Plan:
     height, width = image_shape(args.shape, rows.shape[1], of="a row of the data")
-    model = PixelCNN(
-        height, width, n_features=args.features, n_blocks=args.blocks, n_hidden=args.hidden, output=args.output,
-        levels=args.levels or 256, seed=args.seed,
+    labels = data.labels_of("train") if args.classes else None
+    kind: Any = KINDS[args.kind]
+    model: PixelModel = kind(
+        height, width, n_features=args.features, n_hidden=args.hidden, output=args.output, levels=args.levels or 256,
+        n_mixtures=args.mixtures or 10, n_classes=0 if labels is None else int(labels.max()) + 1, seed=args.seed,
+        **{name: getattr(args, name) for name in args.own},
     )  # fmt: skip
-    held_out = training.held_out(args, data, take, rows.shape[1])
+    held_out = {
+        name: (found, data.labels_of(name)) if labels is not None else found
+        for name, found in training.held_out(args, data, take, rows.shape[1]).items()
+    }
     picture = None
     if args.samples is not None:
         picture = _Picture(args.samples, args.samples_every or 1, args.seed)
@@ -99,7 +113,7 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
         learning=f"log-likelihood, {args.optimizer}",
         options={
             "optimizer": args.optimizer, "clip_norm": args.clip_norm, "patience": args.patience,
-            "validation": held_out.get("valid"),
+            "validation": held_out.get("valid"), **({} if labels is None else {"labels": labels}),
         },
         figures=_figures,
         result=result,
@@ -116,28 +130,45 @@ class _Picture:
     every: int
     seed: int
 
-    def __call__(self, model: PixelCNN, record: Record) -> None:
+    def __call__(self, model: PixelModel, record: Record) -> None:
         """Draw them after every so many epochs."""
         if record["epoch"] % self.every == 0:
             self.write(model)
 
-    def write(self, model: PixelCNN) -> None:
-        """Draw them now: those of ``gencore sample`` by that seed."""
-        plot.samples(_shades(model, model.sample(_SHOWN, key=self.seed)), self.path, count=_SHOWN)
+    def write(self, model: PixelModel) -> None:
+        """Draw them now: those of ``gencore sample`` by that seed; of classes, one after the other."""
+        drawn = model.sample(_SHOWN, labels=_labels(model, None, _SHOWN), key=self.seed)
+        plot.samples(_shades(model, drawn), self.path, count=_SHOWN)
 
 
-def _shades(model: PixelCNN, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _labels(model: PixelModel, label: int | None, n: int) -> NDArray[np.int64] | None:
+    """Classes of samples: the one asked for, or each in turn."""
+    if model.n_classes == 0:
+        if label is not None:
+            raise ValueError("--label: expected none, as the model was trained without --classes")
+        return None
+    if label is not None and label >= model.n_classes:
+        raise ValueError(f"--label: expected a class from 0 to {model.n_classes - 1}, received {label}")
+    return np.arange(n) % model.n_classes if label is None else np.full(n, label)
+
+
+def _shades(model: PixelModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Levels as plots have them, from 0 to 1."""
     return images.astype(np.float32) / np.float32(model.levels - 1)
 
 
-def _size(model: PixelCNN) -> str:
+def _size(model: PixelModel) -> str:
     height, width, channels = model.shape
-    n, h = model.config["n_blocks"], model.config["n_features"]
+    part = "block" if "n_blocks" in model.config else "layer"
+    n, h = model.config[f"n_{part}s"], model.config["n_features"]
     images = f"{height}x{width} pixels" + ("" if channels == 1 else f" of {channels} colours")
     values = "binary" if model.output == "bernoulli" else f"{model.levels} levels"
-    blocks = f"{n} block{'s' if n > 1 else ''} of h = {h}"
-    return f"PixelCNN, {images}, {values}, {blocks}, {model.n_parameters():,} parameters"
+    if model.n_mixtures:
+        values += f" by {model.n_mixtures} logistics"
+    if model.n_classes:
+        values += f", {model.n_classes} classes"
+    parts = f"{n} {part}{'s' if n > 1 else ''} of h = {h}"
+    return f"{type(model).__name__}, {images}, {values}, {parts}, {model.n_parameters():,} parameters"
 
 
 def _figures(record: Record) -> str:
@@ -145,16 +176,19 @@ def _figures(record: Record) -> str:
     return ", ".join([f"log-likelihood train {record['log_prob']:.3f}", *valid])
 
 
-def _result(model: PixelCNN, held_out: Mapping[str, Rows], last: Record) -> str:
+def _result(model: PixelModel, held_out: Mapping[str, Any], last: Record) -> str:
     """Log-likelihood of held-out data by the model as it is now, the test data last."""
     if not held_out:
         return f"{_figures(last)} nats"
-    means = {name: float(model.log_prob(rows).mean()) for name, rows in held_out.items()}
+    means = {
+        name: float(model.log_prob(*(rows if isinstance(rows, tuple) else (rows,))).mean())
+        for name, rows in held_out.items()
+    }
     texts = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
     return f"log-likelihood {texts} nats; {_bits(model, list(means.values())[-1]):.4f} bits a pixel"
 
 
-def _bits(model: PixelCNN, mean: float) -> float:
+def _bits(model: PixelModel, mean: float) -> float:
     """Bits a pixel, or a colour of one, where an image has this log-likelihood in nats."""
     return -mean / (math.prod(model.shape) * math.log(2))
 
@@ -163,8 +197,8 @@ def _bits(model: PixelCNN, mean: float) -> float:
 
 
 def sample(args: argparse.Namespace) -> int:
-    """`gencore sample` of a file that holds a PixelCNN."""
-    model = PixelCNN.load(args.model)
+    """`gencore sample` of a file that holds a model of images."""
+    model = _load(args.model)
     height, width, channels = model.shape
     if args.shape not in (None, (height, width)):
         raise ValueError(
@@ -179,7 +213,9 @@ def sample(args: argparse.Namespace) -> int:
     partial, note = None, ""
     if args.start is not None:
         partial, note = _partial(args, model, n)
-    drawn = model.sample(n, partial=partial, temperature=args.temperature, key=args.seed)
+    drawn = model.sample(
+        n, labels=_labels(model, args.label, n), partial=partial, temperature=args.temperature, key=args.seed
+    )
     images = _shades(model, drawn) if sheet.is_picture else drawn
     sheet.write(images if sheet.is_picture and channels > 1 else images.reshape(n, -1))
     what = "samples" if partial is None else "completions"
@@ -187,7 +223,11 @@ def sample(args: argparse.Namespace) -> int:
     return 0
 
 
-def _partial(args: argparse.Namespace, model: PixelCNN, n: int) -> tuple[NDArray[np.float64], str]:
+def _load(path: Path) -> PixelModel:
+    return KINDS[io.load_model(path).kind].load(path)
+
+
+def _partial(args: argparse.Namespace, model: PixelModel, n: int) -> tuple[NDArray[np.float64], str]:
     """Images whose pixels to be drawn are NaN, and what to know of them."""
     take = _taker(model.output, model.levels, args.threshold)
     units = math.prod(model.shape)
@@ -202,12 +242,13 @@ def _partial(args: argparse.Namespace, model: PixelCNN, n: int) -> tuple[NDArray
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """`gencore evaluate` of a file that holds a PixelCNN."""
-    model = PixelCNN.load(args.model)
+    """`gencore evaluate` of a file that holds a model of images."""
+    model = _load(args.model)
     units, take = math.prod(model.shape), _taker(model.output, model.levels, args.threshold)
-    data, rows = judged_rows(args, args.threshold, units, take)
+    data, rows, places = judged_rows(args, args.threshold, units, take)
+    labels = data.labels_of(args.split)[places] if model.n_classes else None
     say_judged(args, _size(model), data, rows)
-    mean, error = mean_and_error(_log_prob(model, rows, bar=not args.json))
+    mean, error = mean_and_error(_log_prob(model, rows, labels, bar=not args.json))
     rates = None
     if model.levels == 2 and "train" in data.splits:
         learned = take("evaluate", f"{data.name} (train)", data.splits["train"], units)
@@ -229,16 +270,16 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _log_prob(model: PixelCNN, rows: Rows, *, bar: bool) -> NDArray[np.float64]:
+def _log_prob(model: PixelModel, rows: Rows, labels: Rows | None, *, bar: bool) -> NDArray[np.float64]:
     steps, parts = chunks(len(rows), 250), []
     with Progress("evaluate", total=len(steps), done=0, enabled=bar) as shown:
         for batch in steps:
-            parts.append(model.log_prob(rows[batch]))
+            parts.append(model.log_prob(rows[batch], None if labels is None else labels[batch]))
             shown.step()
     return np.concatenate(parts)
 
 
-def _print_evaluation(result: Mapping[str, Any], model: PixelCNN) -> None:
+def _print_evaluation(result: Mapping[str, Any], model: PixelModel) -> None:
     print("\nnats a row, higher is better")
     say(
         "log-likelihood",

@@ -1,0 +1,343 @@
+"""What exact models of images share: their outputs, classes, learning, and samples pixel by pixel."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencore import optim
+from gencore._checks import count
+from gencore.autograd import Tensor, no_grad
+from gencore.kernels import conv, dense
+from gencore.models._exact import ExactModel, Method
+from gencore.nn.module import parameter
+from gencore.random import Generator, KeyLike, as_key
+from gencore.train import Callback, History, Schedule
+from gencore.train.fit import Options
+
+__all__ = ["Output", "PixelModel"]
+
+Output = Literal["bernoulli", "categorical", "discretised_logistic"]
+_OUTPUTS = ("bernoulli", "categorical", "discretised_logistic")
+
+_ROWS = 250  # images whose log-probability is computed at a time
+
+
+class PixelModel(ExactModel):
+    """An `ExactModel` of images (H, W, C): each pixel given those before it in raster order, colour after colour.
+
+    A subclass passes what it takes itself to ``super().__init__``, and builds layers whose last one puts out
+    ``self.n_logits`` channels. Where they are a stack of convolutions it has `layers`, else its own `forward` and
+    `sample_cached`.
+
+    What models of images take besides their own arguments:
+
+    height, width : int
+        Of the images.
+    channels : int
+        1, or the colours, whose features are kept apart as many groups.
+    output : {"bernoulli", "categorical", "discretised_logistic"}
+        A pixel is 0 or 1; or one of `levels` values, with a logit each, or under a mixture of logistics
+        (`gencore.kernels.dense.logistic_mixture_log_prob`).
+    levels : int
+        Values of a pixel where it is not 0 or 1, 2 to 256: integers 0 to ``levels - 1``.
+    n_mixtures : int
+        Logistics of each colour of a pixel.
+    n_classes : int
+        0, or that of the `labels` on which images depend.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        height: int,
+        width: int,
+        channels: int,
+        output: str,
+        levels: int,
+        n_mixtures: int,
+        n_classes: int,
+        grouped: Mapping[str, int],
+        **own: Any,
+    ) -> None:
+        kind = type(self).__name__
+        sizes = {"height": height, "width": width, "channels": channels, "levels": levels, "n_mixtures": n_mixtures,
+                 **grouped}  # fmt: skip
+        sizes = {name: count(kind, name, value) for name, value in sizes.items()}
+        classes = count(kind, "n_classes", n_classes, least=0)
+        for name in grouped:  # numbers of features, which the colours share
+            if sizes[name] % sizes["channels"] != 0:
+                raise ValueError(
+                    f"{kind}: expected {name} to be a multiple of channels, {channels}, received {sizes[name]}"
+                )
+        if output not in _OUTPUTS:
+            raise ValueError(
+                f"{kind}: expected output to be {', '.join(map(repr, _OUTPUTS[:-1]))} or {_OUTPUTS[-1]!r}, "
+                f"received {output!r}"
+            )
+        if not 2 <= sizes["levels"] <= 256:
+            raise ValueError(f"{kind}: expected levels from 2 to 256, received {levels!r}")
+        if sizes["n_mixtures"] > 256:
+            raise ValueError(f"{kind}: expected n_mixtures from 1 to 256, received {n_mixtures!r}")
+        super().__init__(seed, **sizes, n_classes=classes, output=output, **own)
+        self.shape = (sizes["height"], sizes["width"], sizes["channels"])
+        self.output, self.levels = output, 2 if output == "bernoulli" else sizes["levels"]
+        self.n_mixtures = sizes["n_mixtures"] if output == "discretised_logistic" else 0
+        self.n_classes = classes
+        of_colour = 3 * self.n_mixtures or (1 if self.levels == 2 else self.levels)
+        self.n_logits = sizes["channels"] * of_colour
+        self.keys = Generator(int(self.generator.key()))  # of initial weights
+
+    # --- what it computes -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def layers(self) -> list[conv.PixelLayer]:
+        """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
+
+    def forward(self, images: Any, labels: Any = None) -> Any:
+        """Levels (N, H, W, C) uint8 -> (N, H, W, n_logits); what is of a pixel sees earlier ones alone."""
+        return conv.pixel_stack(
+            self.scaled(images), self.layers(), channel_groups=self.shape[2], labels=labels, n_classes=self.n_classes
+        )  # fmt: skip
+
+    def scaled(self, images: NDArray[np.uint8]) -> Any:
+        """Levels as layers read them: floats from 0 to 1."""
+        x = images.astype(np.float32)
+        return x if self.levels == 2 else x * np.float32(1 / (self.levels - 1))
+
+    def class_bias(self, channels: int) -> Tensor:
+        """A new bias for a layer of so many channels: (channels,), or (n_classes, channels), zero."""
+        shape = (self.n_classes, channels) if self.n_classes else (channels,)
+        return parameter(np.zeros(shape, np.float32))
+
+    def log_prob_of(self, x: Any) -> Any:
+        """Log-probability of images as kernels take them, or of those and their labels: (n,), differentiable."""
+        images, labels = x if isinstance(x, tuple) else (x, None)
+        logits, n = self.forward(images, labels), len(images)
+        if self.n_mixtures:
+            return dense.logistic_mixture_log_prob(
+                logits.reshape(n, -1), images.reshape(n, -1), levels=self.levels, n_mixtures=self.n_mixtures
+            )
+        if self.levels == 2:
+            return dense.bernoulli_log_prob(logits.reshape(n, -1), images.reshape(n, -1))
+        loss = dense.softmax_cross_entropy(
+            logits.reshape(-1, self.levels), images.reshape(-1).astype(np.int64)
+        )
+        return -np.sum(loss.reshape(n, -1), axis=1)
+
+    def log_prob(self, X: Any, labels: Any = None) -> NDArray[np.float64]:
+        """Exact log-probability of each image, nats.
+
+        Parameters
+        ----------
+        X : (n, H, W, C), (n, H, W) with one colour, or (n, H W C) array_like
+            Images: 0 and 1, or levels.
+        labels : (n,) or () array_like of int, optional
+            Class of each image, or of all, for a model of classes.
+
+        Returns
+        -------
+        (n,) float64
+        """
+        return self._log_prob_in_parts(
+            self._as_data(f"{type(self).__name__}.log_prob", "X", X, labels), _ROWS
+        )
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        labels: Any = None,
+        *,
+        epochs: int,
+        batch_size: int = 16,
+        lr: float | Schedule = 1e-3,
+        optimizer: str | Callable[[list[Tensor]], optim.Optimizer] = "rmsprop",
+        clip_norm: float | None = None,
+        validation: Any = None,
+        patience: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> History:
+        """Learn by maximum likelihood, from the parameters as they are.
+
+        Parameters
+        ----------
+        X, labels : array_like
+            Images and, for a model of classes, their labels, as `log_prob` takes them.
+        epochs, batch_size : int
+            Passes over the data, images of an update.
+        lr : float or Schedule
+            Learning rate, or a function from the fraction of the training done to one (`gencore.train`).
+        optimizer : {"rmsprop", "adam", "adamw", "sgd", "adagrad", "adadelta"}, or callable
+            Of `gencore.optim`, with its defaults; or a function from a list of parameters to an optimizer.
+        clip_norm, patience, callbacks, progress, checkpoint, checkpoint_every, resume
+            As in `gencore.train.fit`; patience watches ``validation_log_prob``.
+        validation : array_like, or tuple of two, optional
+            Held-out images, or those and their labels, whose mean log-probability is recorded as
+            ``validation_log_prob``.
+
+        Returns
+        -------
+        History
+            One record an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``loss`` and ``log_prob``, in nats an image.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong argument.
+        DivergenceError
+            The loss or a parameter is no longer finite; the last good checkpoint is untouched.
+        """
+        op = f"{type(self).__name__}.fit"
+        data, held_out = self._as_data(op, "X", X, labels), None
+        if validation is not None:
+            pair = validation if isinstance(validation, tuple) and self.n_classes else (validation, None)
+            held_out = self._as_data(op, "validation", *pair)
+        options = Options(
+            epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume
+        )  # fmt: skip
+        return self._learn(data, held_out, optimizer, options, callbacks, progress, recorded={})
+
+    # --- sampling ---------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        labels: Any = None,
+        method: Method = "cached",
+        partial: Any = None,
+        temperature: float = 1.0,
+        key: KeyLike | None = None,
+    ) -> NDArray[np.uint8]:
+        """Draw images, or complete one.
+
+        Parameters
+        ----------
+        n : int
+            Images.
+        labels : (n,) or () array_like of int, optional
+            Class of each image, or of all, for a model of classes.
+        method : {"cached", "naive"}
+            One that computes each activation once; or one forward pass over the whole image for each pixel. The images
+            are the same, bit for bit.
+        partial : (H, W, C), (H, W) or (n, H, W, C) array_like, optional
+            Pixels that stay; NaN where they are to be drawn (a float array), or a `numpy.ma.MaskedArray`. Pixels are
+            drawn given those before them in raster order, kept ones included.
+        temperature : float
+            Logits, or log-probabilities of levels, are divided by it.
+        key : Key, int or Generator, optional
+            Random numbers; default: the model's own next key.
+
+        Returns
+        -------
+        (n, H, W, C) uint8
+            0 and 1, or levels.
+        """
+        op = f"{type(self).__name__}.sample"
+        n = count(op, "n", n)
+        self._checked_method(method)
+        classes = self._as_labels(op, labels, n)
+        given, keep = self._partial(partial, n)
+        draw = self.sample_cached if method == "cached" else self._sample_naively
+        return draw(n, classes, given, keep, temperature, as_key(self.key(key)))
+
+    def sample_cached(
+        self, n: int, labels: Any, given: Any, keep: Any, temperature: float, key: int
+    ) -> NDArray[np.uint8]:
+        """`sample` by the method "cached", of arguments as kernels take them."""
+        return conv.pixel_sample(
+            self.layers(), (n, *self.shape), key, channel_groups=self.shape[2], levels=self.levels,
+            n_mixtures=self.n_mixtures, labels=labels, n_classes=self.n_classes, temperature=temperature, given=given,
+            keep=keep,
+        )  # fmt: skip
+
+    def draw(self, logits: Any, place: int, temperature: float, key: int) -> NDArray[np.uint8]:
+        """Draw one colour of one pixel of each image from what the model says of it, (n, logits of a colour)."""
+        return conv.pixel_draw(
+            np.ascontiguousarray(logits), key, place, n_mixtures=self.n_mixtures, levels=self.levels,
+            temperature=temperature,
+        )  # fmt: skip
+
+    def _sample_naively(
+        self, n: int, labels: Any, given: Any, keep: Any, temperature: float, key: int
+    ) -> NDArray[np.uint8]:
+        height, width, channels = self.shape
+        images = np.zeros((n, *self.shape), np.uint8)
+        for place in range(height * width * channels):
+            y, x, c = place // (width * channels), place // channels % width, place % channels
+            with no_grad():
+                logits = np.asarray(self.forward(images, labels))[:, y, x].reshape(n, channels, -1)[:, c]
+            drawn = self.draw(logits, place, temperature, key)
+            if keep is not None:
+                drawn = np.where(keep[:, y, x, c] != 0, given[:, y, x, c], drawn)
+            images[:, y, x, c] = drawn
+        return images
+
+    # --- arguments --------------------------------------------------------------------------------------------
+
+    def _partial(self, partial: Any, n: int) -> tuple[Any, Any]:
+        """The images to complete, and where they stay."""
+        if partial is None:
+            return None, None
+        also = (self.shape[:2],) if self.shape[2] == 1 else ()
+        values, keep = self._known(partial, n, self.shape, *also)
+        images = self._as_images(f"{type(self).__name__}.sample", "partial", values)
+        return np.ascontiguousarray(np.broadcast_to(images, (n, *self.shape))), keep
+
+    def _as_data(self, op: str, name: str, X: Any, labels: Any) -> Any:
+        """Images as kernels take them, with their labels if the model is one of classes."""
+        images = self._as_images(op, name, X)
+        classes = self._as_labels(op, labels, len(images))
+        return images if classes is None else (images, classes)
+
+    def _as_labels(self, op: str, labels: Any, n: int) -> NDArray[np.int64] | None:
+        """(n,) int64, or None for a model without classes."""
+        if self.n_classes == 0:
+            if labels is not None:
+                raise ValueError(f"{op}: expected no labels, as n_classes is 0, received {labels!r:.60}")
+            return None
+        if labels is None:
+            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received none")
+        array = np.asarray(labels)
+        if array.dtype.kind not in "ui":
+            raise TypeError(f"{op}: expected labels to be integers, received dtype {array.dtype}")
+        if array.shape not in ((), (n,)):
+            raise ValueError(f"{op}: expected labels of shape () or ({n},), received {array.shape}")
+        if wrong := sorted({int(c) for c in array.ravel() if not 0 <= c < self.n_classes}):
+            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received {wrong[0]}")
+        return np.ascontiguousarray(np.broadcast_to(array, (n,)), np.int64)
+
+    def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
+        """Levels (n, H, W, C), converted once."""
+        array = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        flat = int(np.prod(self.shape))
+        allowed = [self.shape, (flat,)] + ([self.shape[:2]] if self.shape[2] == 1 else [])
+        if array.dtype.kind not in "buif":
+            raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
+        if array.ndim == 0 or array.shape[1:] not in allowed:
+            raise ValueError(
+                f"{op}: expected {name} of shape (n, {', '.join(map(str, self.shape))}) or (n, {flat}), "
+                f"received {array.shape}"
+            )
+        images = array.reshape(-1, *self.shape)
+        levels = images.astype(np.uint8) if images.dtype.kind == "b" else images
+        wrong = ~((levels >= 0) & (levels < self.levels) & (levels == np.floor(levels)))
+        if wrong.any():
+            place = tuple(int(i[0]) for i in np.nonzero(wrong))
+            raise ValueError(
+                f"{op}: expected {name} to hold integers from 0 to {self.levels - 1}, "
+                f"received {images[place]} at {place}"
+            )
+        return np.ascontiguousarray(levels, np.uint8)
