@@ -29,7 +29,7 @@ import gencore as gc
 from gencore import _core, _cuda_support, _info
 from gencore.kernels import dense, sample
 
-KERNELS = re.compile("sample|dense|rbm|optim")  # ops that have CUDA kernels
+KERNELS = re.compile("sample|dense|rbm|optim|autoregressive.nade|conv.conv2d")  # ops that have CUDA kernels
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_optional_outputs_do_not_change_the_others(case, i, emulation):
 # Ops whose elements are noise and elementary functions: of sums, the order may differ from the CPU's.
 OF_SUMS = re.compile(
     "gumbel_softmax|gaussian|log_prob$|log_sum_exp|cross_entropy|free_energy|cd_gradient|log_partition|ais|pseudo"
-    "|square_sum"
+    "|square_sum|nade_log_prob|mixture|conv2d_input|conv2d_weight"
 )
 SAME_BITS = [row for row in ROWS if not OF_SUMS.search(row.values[0].name)]
 
@@ -318,9 +318,17 @@ def test_more_axes_than_two(emulation):
 
 
 def test_a_family_without_cuda_kernels_says_so(emulation):
-    x, w, out = (DeviceArray(np.zeros(s, np.float32)) for s in ((1, 4, 4, 1), (3, 3, 1, 1), (1, 4, 4, 1)))
-    with pytest.raises(TypeError, match=r"conv.conv2d: has no kernel for this device"):
-        _core.conv_conv2d(x=x, w=w, out=out)
+    shapes = {
+        "x": (1, 2, 3),
+        "w_input": (3, 4),
+        "w_hidden": (1, 4),
+        "bias": (4,),
+        "h": (1, 2, 1),
+        "c": (1, 1),
+    }
+    arrays = {name: DeviceArray(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+    with pytest.raises(TypeError, match=r"recurrent.lstm: has no kernel for this device"):
+        _core.recurrent_lstm(**arrays)
 
 
 def test_the_stream_reaches_the_launch(emulation):

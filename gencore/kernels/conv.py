@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
+from gencore.kernels._arrays import empty
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._pixels import (
     MASKS,
@@ -84,7 +85,8 @@ def conv2d(
     -----
     Each element is one chain of fused multiply-adds from 0, over rows of taps, columns of taps and channels: the same
     bits for any number of threads and whatever else is in the batch. Gradient: to x, weight and bias, to any order.
-    Extra memory: the weights packed once, and for each thread a padded copy of the rows it works on.
+    Extra memory: the weights packed once, and for each thread a padded copy of the rows it works on. On a CUDA device
+    none; for the weights' gradient up to 512 kernels, the fewer the larger they are, and one for each image at most.
 
     Examples
     --------
@@ -235,7 +237,7 @@ def conv_transpose2d(
 
 @primitive
 def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, ...], activation: str, **options: int) -> Any:
-    out = np.empty(_shape(x, 0, 1, size, w, 3), _FLOAT32)
+    out = empty(x, _shape(x, 0, 1, size, w, 3), _FLOAT32)
     _core.conv_conv2d(
         x=x, w=w, bias=bias, out=out, activation=dense.activation_code("conv.conv2d", activation), **options
     )
@@ -244,14 +246,14 @@ def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, ...], activation: str
 
 @primitive
 def _conv2d_input(grad: Any, w: Any, *, size: tuple[int, ...], **options: int) -> Any:
-    out = np.empty(_shape(grad, 0, 1, size, w, 2), _FLOAT32)
+    out = empty(grad, _shape(grad, 0, 1, size, w, 2), _FLOAT32)
     _core.conv_conv2d_input(grad=grad, w=w, out=out, **options)
     return out
 
 
 @primitive
 def _conv2d_weight(x: Any, grad: Any, *, kernel: tuple[int, ...], **options: int) -> Any:
-    out = np.empty((*kernel, *_shape(x, 3, 4, (), grad, 3)), _FLOAT32)
+    out = empty(x, (*kernel, *_shape(x, 3, 4, (), grad, 3)), _FLOAT32)
     _core.conv_conv2d_weight(x=x, grad=grad, out=out, **options)
     return out
 
