@@ -27,9 +27,11 @@ from device_array import DeviceArray as CupyArray
 
 import gencore as gc
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import dense, sample
+from gencore.kernels import autoregressive, conv, dense, sample
 
-KERNELS = re.compile("sample|dense|rbm|optim|autoregressive.nade|conv.conv2d")  # ops that have CUDA kernels
+KERNELS = re.compile(
+    "sample|dense|rbm|optim|autoregressive.(nade|masked_linear)|conv.conv2d"
+)  # ops that have CUDA kernels
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------
@@ -162,7 +164,7 @@ ABOUT_VALUES = {
 def only_values_differ(bad, right, wrong):
     """An array that only a look at its elements tells from a good one."""
     if not isinstance(wrong, np.ndarray):
-        return False
+        return "levels from 0 to" in bad.words  # of x, which another number of levels makes wrong
     same = isinstance(right, np.ndarray) and right.shape == wrong.shape and right.dtype == wrong.dtype
     return same or not ABOUT_VALUES.isdisjoint(bad.words)
 
@@ -198,6 +200,22 @@ def test_wrong_values_show_in_the_results(emulation):
     assert drawn[3] == sample.categorical(np.zeros((4, 3), np.float32), 1)[3]
 
 
+def test_wrong_states_and_levels_show_in_their_rows(emulation):
+    """What is not 0 counts as 1; a level that there is not makes NaN."""
+    rng = np.random.default_rng(3)
+    w, v = rng.normal(0, 1, (2, 4, 3)).astype(np.float32)
+    c, b = np.zeros(3, np.float32), np.ones(4, np.float32)
+    x = np.array([[1, 0, 1, 0], [0, 1, 1, 0]], np.uint8)
+    expected = autoregressive.nade_log_prob(*map(DeviceArray, (x, w, c, v, b))).host
+    assert np.array_equal(autoregressive.nade_log_prob(*map(DeviceArray, (7 * x, w, c, v, b))).host, expected)
+    params = rng.normal(0, 1, (3, 2 * 3 * 5)).astype(np.float32)
+    levels = np.array([[0, 3], [4, 1], [2, 2]], np.uint8)
+    found = dense.logistic_mixture_log_prob(
+        DeviceArray(params), DeviceArray(levels), levels=4, n_mixtures=5
+    ).host
+    assert np.isnan(found).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("categories", [3, 40, 700])
 @pytest.mark.parametrize("hard", [False, True])
 def test_nan_stays_in_its_row(categories, hard, emulation):
@@ -224,6 +242,28 @@ def test_gradients_stay_on_the_device(emulation):
     for ours, cpu in zip(gradients(CupyArray), gradients(lambda a: a), strict=True):
         assert ours.device == "cuda"
         assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_other_families_stay_on_the_device(emulation):
+    """NADE, a masked convolution, a masked layer: the gradients are the CPU's, and nothing leaves the device."""
+    rng = np.random.default_rng(0)
+    w, c, v, b, image, taps, dims, weights = (
+        rng.normal(0, 1, s).astype(np.float32)
+        for s in ((6, 5), (5,), (6, 5), (6,), (2, 5, 4, 3), (3, 3, 3, 9), (7, 6), (6, 8))
+    )
+    x, degree = (rng.random((7, 6)) < 0.5).astype(np.uint8), np.arange(8)
+
+    def gradients(put):
+        found = [gc.tensor(put(a), requires_grad=True) for a in (w, c, v, b, image, taps, dims, weights)]
+        autoregressive.nade_log_prob(put(x), *found[:4]).sum().backward()
+        conv.masked_conv2d(*found[4:6], mask="B", channel_groups=3, activation="tanh").sum().backward()
+        degrees = {"in_degree": put(degree[:6]), "out_degree": put(degree), "strict": True}
+        autoregressive.masked_linear(*found[6:], **degrees, activation="tanh").sum().backward()
+        return [a.grad for a in found]
+
+    for ours, cpu in zip(gradients(CupyArray), gradients(lambda a: a), strict=True):
+        assert ours.device == "cuda"
+        assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-5)
 
 
 # --- the boundary ---------------------------------------------------------------------------------------------

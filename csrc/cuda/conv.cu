@@ -32,7 +32,8 @@ struct Pixels {
 
 template <int rows, int units>
 struct ForwardSteps {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
+  using Element = float;
   using A = typename Own::template Share<rows, true>;
   using B = typename Own::template Share<units, false>;
 
@@ -87,7 +88,7 @@ struct ForwardSteps {
 template <int rows, int units>
 __global__ void __launch_bounds__(block_threads, 2)
     convolve(Conv2d op, Taps taps, Pixels pixels, ChannelTiles channels) {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
   __shared__ typename Own::Memory memory;
   const int across = taps.groups * channels.of_colour, tile = static_cast<int>(blockIdx.x) % across;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) / across * Own::height;
@@ -135,7 +136,8 @@ struct Phase {
 
 template <int rows, int units>
 struct InputSteps {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
+  using Element = float;
   using A = typename Own::template Share<rows, true>;
   using B = typename Own::template Share<units, true>;
 
@@ -201,7 +203,7 @@ struct InputSteps {
 template <int rows, int units>
 __global__ void __launch_bounds__(block_threads, 2)
     convolve_back(Conv2dInput op, Taps taps, Phase down, Phase right, Pixels pixels, ChannelTiles channels) {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
   __shared__ typename Own::Memory memory;
   const int across = taps.groups * channels.of_colour, tile = static_cast<int>(blockIdx.x) % across;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) / across * Own::height;

@@ -15,7 +15,8 @@ constexpr std::int64_t enough_blocks = 512;
 
 template <int rows, int units>
 struct WeightSteps {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
+  using Element = float;
   using A = typename Own::template Share<rows, false>;
   using B = typename Own::template Share<units, false>;
 
@@ -90,7 +91,7 @@ struct Cut {
 template <int rows, int units>
 __global__ void __launch_bounds__(block_threads, 2)
     sum_images(Conv2dWeight op, Taps taps, Cut cut, ChannelTiles channels, float* sums) {
-  using Own = ConvTile<rows, units>;
+  using Own = StepTile<rows, units>;
   __shared__ typename Own::Memory memory;
   std::int64_t group, rest;
   divide(blockIdx.x, cut.tiles(taps), group, rest);

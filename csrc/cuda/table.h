@@ -19,6 +19,7 @@ void fill_rbm(runtime::Table& table);
 void fill_logistic_mixture(runtime::Table& table);
 void fill_conv(runtime::Table& table);
 void fill_conv_weight(runtime::Table& table);
+void fill_masked_linear(runtime::Table& table);
 void fill_nade(runtime::Table& table);
 void fill_nade_vjp(runtime::Table& table);
 
