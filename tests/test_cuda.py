@@ -29,9 +29,7 @@ import gencore as gc
 from gencore import _core, _cuda_support, _info
 from gencore.kernels import autoregressive, conv, dense, sample
 
-KERNELS = re.compile(
-    "sample|dense|rbm|optim|autoregressive.(nade|masked_linear)|conv.conv2d"
-)  # ops that have CUDA kernels
+KERNELS = re.compile("sample|dense|rbm|optim|autoregressive|conv.conv2d")  # ops that have CUDA kernels
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------

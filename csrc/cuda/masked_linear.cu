@@ -5,6 +5,7 @@
 // The limit: the multiply-adds that the mask leaves at the rate of gemm.cuh, and for n units those of 128 / n of the dense
 // product more. Finding the order compares each degree with each, k^2 + n^2 + 2 k n comparisons: 1.6 M for 784 x 500.
 #include "activation.cuh"
+#include "degrees.cuh"
 #include "gencore/masked_linear.h"
 #include "step_tile.cuh"
 #include "table.h"
@@ -32,22 +33,15 @@ struct Stand {
   int *lies, *limit;
 
   __device__ void operator()(const Team& team, std::int64_t i, bool exists) const {
-    const std::int64_t degree = exists ? own[i] : 0;
-    int before = 0, others = 0;
-    for (std::int64_t j = team.rank; exists && j < own.shape[0]; j += team.size) {
-      before += static_cast<int>(own[j] < degree || (own[j] == degree && j < i));
-    }
+    const int place = place_of(team, own, i, exists);
+    int others = 0;
     for (std::int64_t j = team.rank; exists && j < other.shape[0]; j += team.size) {
-      others += static_cast<int>(unit ? sees(degree, other[j]) : !sees(other[j], degree));
+      others += static_cast<int>(unit ? sees(own[i], other[j], strict) : !sees(other[j], own[i], strict));
     }
-    before = team.sum(before);
     others = team.sum(others);
     if (!exists || team.rank != 0) return;
-    lies[before] = static_cast<int>(i);
-    limit[before] = others;
-  }
-  __device__ bool sees(std::int64_t unit_degree, std::int64_t input_degree) const {
-    return strict ? unit_degree > input_degree : unit_degree >= input_degree;
+    lies[place] = static_cast<int>(i);
+    limit[place] = others;
   }
 };
 

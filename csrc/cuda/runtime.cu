@@ -41,6 +41,7 @@ runtime::Table build_table() {
   fill_conv(table);
   fill_conv_weight(table);
   fill_masked_linear(table);
+  fill_masked_sample(table);
   fill_nade(table);
   fill_nade_vjp(table);
   table.device_of = device_of;

@@ -20,6 +20,7 @@ void fill_logistic_mixture(runtime::Table& table);
 void fill_conv(runtime::Table& table);
 void fill_conv_weight(runtime::Table& table);
 void fill_masked_linear(runtime::Table& table);
+void fill_masked_sample(runtime::Table& table);
 void fill_nade(runtime::Table& table);
 void fill_nade_vjp(runtime::Table& table);
 

@@ -70,8 +70,8 @@ def masked_linear(
     Gradient: to x, w and bias, of any order; that of masked weights is exactly 0.
 
     Extra memory: panels on the stack of each thread. Degrees that do not ascend: copies of what they order, x or the
-    result. Bytes: x as bits, and w packed. On a CUDA device 8 bytes for each degree; bytes other than 0 count as 1 there,
-    where nothing is waited for.
+    result. Bytes: x as bits, and w packed. On a CUDA device 8 bytes for each degree; there, where nothing is waited
+    for, bytes other than 0 count as 1.
 
     Source: Germain, Gregor, Murray & Larochelle (2015), "MADE: Masked autoencoder for distribution estimation".
 
