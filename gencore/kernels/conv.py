@@ -4,6 +4,10 @@ Kernels are (kh, kw, C_in, C_out). As everywhere in this field, "convolution" do
 of the result is ``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - pad, x stride + j - pad] w[i, j]``,
 with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs
 nothing.
+
+Convolutions also take CuPy's arrays, or others with ``__cuda_array_interface__``: results are made on their device,
+kernels are queued on CuPy's (or PyTorch's) current stream, and nothing waits for them. Stacks of layers and their
+samples (`pixel_stack` and so on) are on the CPU only.
 """
 
 from collections.abc import Sequence
