@@ -17,6 +17,9 @@ namespace {
 using autoregressive::NadeLogProb;
 using autoregressive::NadeSample;
 
+constexpr int warps = block_threads / warp_lanes;
+constexpr std::size_t flag_bytes = 2 * warps;  // of the sampler, at the beginning of the shared memory
+
 // The hidden units of a block's row: a and h = logistic(a).
 struct Hidden {
   float *a, *h;
@@ -24,7 +27,8 @@ struct Hidden {
 
   // In shared memory, or where that is too small in `memory`.
   __device__ Hidden(const Nade& model, float* memory)
-      : a(memory == nullptr ? reinterpret_cast<float*>(dynamic_shared()) : memory + blockIdx.x * 2 * model.hidden),
+      : a(memory == nullptr ? reinterpret_cast<float*>(dynamic_shared() + flag_bytes)
+                            : memory + blockIdx.x * 2 * model.hidden),
         h(a + model.hidden),
         count(model.hidden) {
     for (std::int64_t j = threadIdx.x; j < count; j += block_threads) {
@@ -55,16 +59,14 @@ struct Hidden {
   }
 };
 
-constexpr int warps = block_threads / warp_lanes;
-
 // body(blocks' memory beyond what is shared, bytes of shared memory): `rows` blocks are to have 2 H floats each.
 template <class Op, class Body>
 void with_hidden(const Op& op, const Nade& model, std::int64_t rows, const Body& body) {
-  const std::size_t bytes = 2 * sizeof(float) * static_cast<std::size_t>(model.hidden);
+  const std::size_t bytes = flag_bytes + 2 * sizeof(float) * static_cast<std::size_t>(model.hidden);
   const bool on_chip = bytes <= limits_of(Op::name, op.device).shared_bytes;
   const std::int64_t floats = on_chip ? 0 : rows * 2 * model.hidden;
   DeviceScratch scratch(op, DeviceScratch::bytes<float>(floats));
-  body(on_chip ? nullptr : scratch.carve<float>(floats), on_chip ? bytes : 0);
+  body(on_chip ? nullptr : scratch.carve<float>(floats), on_chip ? bytes : flag_bytes);
 }
 
 // --- log-probabilities ---------------------------------------------------------------------------------------------------
@@ -129,7 +131,8 @@ struct Known {
 // The warps draw the next dimensions as if none of them were 1, which is right up to the first that is.
 __global__ void __launch_bounds__(block_threads)
     draw_row(NadeSample op, Nade model, Known given, Known mask, float* memory) {
-  __shared__ bool drawn[2][warps];  // of a round and of the next, so that one barrier a round is enough
+  // Of a round and of the next, so that one barrier a round is enough.
+  auto* drawn = reinterpret_cast<bool*>(dynamic_shared());
   const Hidden hidden(model, memory);
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes, warp = static_cast<int>(threadIdx.x) / warp_lanes;
   const std::int64_t row = blockIdx.x;
@@ -147,12 +150,12 @@ __global__ void __launch_bounds__(block_threads)
         const std::uint32_t head = philox::half_at(draw.key, draw.stream(0), d);
         one = draw_unit(draw, d, head, odds_of(logit / op.temperature));
       }
-      if (lane == 0) drawn[round][warp] = one;
+      if (lane == 0) drawn[round * warps + warp] = one;
     }
     __syncthreads();
     const int count = static_cast<int>(left < warps ? left : warps);
     int taken = 0;
-    while (taken < count && !drawn[round][taken]) ++taken;
+    while (taken < count && !drawn[round * warps + taken]) ++taken;
     const bool one = taken < count;
     if (one) ++taken;
     if (warp < taken && lane == 0) op.out.row(row)[d] = static_cast<std::uint8_t>(one && warp == taken - 1);
