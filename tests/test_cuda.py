@@ -27,9 +27,9 @@ from device_array import DeviceArray as CupyArray
 
 import gencore as gc
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import dense, rbm, sample
+from gencore.kernels import autoregressive, conv, dense, rbm, sample
 
-KERNELS = re.compile("sample|dense|rbm|optim")  # ops that have CUDA kernels
+KERNELS = re.compile("sample|dense|rbm|optim|autoregressive|conv.conv2d")  # ops that have CUDA kernels
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_optional_outputs_do_not_change_the_others(case, i, emulation):
 # Ops whose elements are noise and elementary functions: of sums, the order may differ from the CPU's.
 OF_SUMS = re.compile(
     "gumbel_softmax|gaussian|log_prob$|log_sum_exp|cross_entropy|free_energy|cd_gradient|log_partition|ais|pseudo"
-    "|square_sum"
+    "|square_sum|nade_log_prob|mixture|conv2d_input|conv2d_weight"
 )
 SAME_BITS = [row for row in ROWS if not OF_SUMS.search(row.values[0].name)]
 
@@ -160,9 +160,11 @@ ABOUT_VALUES = {
 
 
 def only_values_differ(bad, right, wrong):
-    """An array that only a look at its elements tells from a good one."""
+    """An array, or a list of them, that only a look at elements tells from a good one."""
+    if isinstance(wrong, list):
+        return not ABOUT_VALUES.isdisjoint(bad.words)
     if not isinstance(wrong, np.ndarray):
-        return False
+        return "levels from 0 to" in bad.words  # of x, which another number of levels makes wrong
     same = isinstance(right, np.ndarray) and right.shape == wrong.shape and right.dtype == wrong.dtype
     return same or not ABOUT_VALUES.isdisjoint(bad.words)
 
@@ -221,6 +223,22 @@ def test_wrong_values_of_machines_and_layers(emulation):
     assert np.isnan(losses).tolist() == [False, True, True, False]
 
 
+def test_wrong_states_and_levels_show_in_their_rows(emulation):
+    """What is not 0 counts as 1; a level that there is not makes NaN."""
+    rng = np.random.default_rng(3)
+    w, v = rng.normal(0, 1, (2, 4, 3)).astype(np.float32)
+    c, b = np.zeros(3, np.float32), np.ones(4, np.float32)
+    x = np.array([[1, 0, 1, 0], [0, 1, 1, 0]], np.uint8)
+    expected = autoregressive.nade_log_prob(*map(DeviceArray, (x, w, c, v, b))).host
+    assert np.array_equal(autoregressive.nade_log_prob(*map(DeviceArray, (7 * x, w, c, v, b))).host, expected)
+    params = rng.normal(0, 1, (3, 2 * 3 * 5)).astype(np.float32)
+    levels = np.array([[0, 3], [4, 1], [2, 2]], np.uint8)
+    found = dense.logistic_mixture_log_prob(
+        DeviceArray(params), DeviceArray(levels), levels=4, n_mixtures=5
+    ).host
+    assert np.isnan(found).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("categories", [3, 40, 700])
 @pytest.mark.parametrize("hard", [False, True])
 def test_nan_stays_in_its_row(categories, hard, emulation):
@@ -276,6 +294,28 @@ def test_optimizers_on_a_device(make, emulation, monkeypatch):
     assert np.allclose(ours[0].numpy(), cpu[0].numpy(), rtol=1e-6)
     assert np.allclose(ours[1], cpu[1])
     assert np.allclose(ours[2], cpu[2], rtol=1e-6)
+
+
+def test_gradients_of_other_families_stay_on_the_device(emulation):
+    """NADE, a masked convolution, a masked layer: the gradients are the CPU's, and nothing leaves the device."""
+    rng = np.random.default_rng(0)
+    w, c, v, b, image, taps, dims, weights = (
+        rng.normal(0, 1, s).astype(np.float32)
+        for s in ((6, 5), (5,), (6, 5), (6,), (2, 5, 4, 3), (3, 3, 3, 9), (7, 6), (6, 8))
+    )
+    x, degree = (rng.random((7, 6)) < 0.5).astype(np.uint8), np.arange(8)
+
+    def gradients(put):
+        found = [gc.tensor(put(a), requires_grad=True) for a in (w, c, v, b, image, taps, dims, weights)]
+        autoregressive.nade_log_prob(put(x), *found[:4]).sum().backward()
+        conv.masked_conv2d(*found[4:6], mask="B", channel_groups=3, activation="tanh").sum().backward()
+        degrees = {"in_degree": put(degree[:6]), "out_degree": put(degree), "strict": True}
+        autoregressive.masked_linear(*found[6:], **degrees, activation="tanh").sum().backward()
+        return [a.grad for a in found]
+
+    for ours, cpu in zip(gradients(CupyArray), gradients(lambda a: a), strict=True):
+        assert ours.device == "cuda"
+        assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-5)
 
 
 # --- the boundary ---------------------------------------------------------------------------------------------
@@ -370,9 +410,17 @@ def test_more_axes_than_two(emulation):
 
 
 def test_a_family_without_cuda_kernels_says_so(emulation):
-    x, w, out = (DeviceArray(np.zeros(s, np.float32)) for s in ((1, 4, 4, 1), (3, 3, 1, 1), (1, 4, 4, 1)))
-    with pytest.raises(TypeError, match=r"conv.conv2d: has no kernel for this device"):
-        _core.conv_conv2d(x=x, w=w, out=out)
+    shapes = {
+        "x": (1, 2, 3),
+        "w_input": (3, 4),
+        "w_hidden": (1, 4),
+        "bias": (4,),
+        "h": (1, 2, 1),
+        "c": (1, 1),
+    }
+    arrays = {name: DeviceArray(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+    with pytest.raises(TypeError, match=r"recurrent.lstm: has no kernel for this device"):
+        _core.recurrent_lstm(**arrays)
 
 
 def test_the_stream_reaches_the_launch(emulation):

@@ -1,4 +1,5 @@
 // Dense linear algebra: one product with what a layer does to its sums, and a layer's gradients.
+#include "activation.cuh"
 #include "gemm.cuh"
 #include "gencore/dense.h"
 #include "math.cuh"
@@ -22,18 +23,8 @@ struct BiasThen {
     for (int c = 0; c < tile_units; ++c) {
       const std::int64_t column = first + tile_side * c;
       if (column >= out.shape[1]) return;
-      out.row(row)[column] = value(bias == nullptr ? sum[c] : sum[c] + bias[column]);
+      out.row(row)[column] = activated(activation, bias == nullptr ? sum[c] : sum[c] + bias[column]);
     }
-  }
-  __device__ float value(float x) const {
-    switch (activation) {
-      case Activation::identity: return x;
-      case Activation::logistic: return logistic(x);
-      case Activation::tanh: return tanh(x);
-      case Activation::relu: return max(0.0f, x);
-      case Activation::softplus: return softplus(x);
-    }
-    return x;
   }
 };
 

@@ -3,6 +3,7 @@
 // are float64.
 //
 // The limit: a loss reads 5 or 8 bytes an element, a gradient moves as much and 4 more; at 3 TB/s 3 ps.
+#include "bernoulli_cost.cuh"
 #include "common.cuh"
 #include "gencore/dense_loss.h"
 #include "math.cuh"
@@ -13,18 +14,6 @@ namespace {
 
 // --- Bernoulli -------------------------------------------------------------------------------------------------------
 
-struct Targets {
-  const void* data;
-  bool bytes;
-  explicit Targets(const ConstStates& s) : data(s.data), bytes(s.type == StateType::u8) {}
-  __device__ float operator[](std::int64_t i) const {
-    return bytes ? static_cast<float>(static_cast<const std::uint8_t*>(data)[i]) : static_cast<const float*>(data)[i];
-  }
-};
-
-// How much the target disagrees with the more likely state: -log p = weight |x| + log(1 + e^-|x|).
-__device__ float disagreement(float x, float t) { return 0.0f < x ? 1.0f - t : t; }
-
 struct LogProb {
   Matrix<const float> logits;
   Targets targets;
@@ -32,25 +21,11 @@ struct LogProb {
   Vector<float> out;
 
   __device__ void operator()(const Team& team, std::int64_t row, bool exists) const {
-    constexpr int factors = 960;  // from 1 to 2, of one float64 product
     const std::int64_t n = logits.shape[1], target = row % target_rows * n;
-    double linear = 0, product = 1, logs = 0;
-    int held = 0;
-    for (std::int64_t d = team.rank; exists && d < n; d += team.size) {
-      const float x = logits[row * n + d], t = targets[target + d];
-      const float weight = disagreement(x, t), tail = exp_minus_abs(x);
-      if (!(weight <= 0.0f)) linear += static_cast<double>(weight * fabsf(x));  // not where 0 meets inf
-      if (tail < 0x1p-26f) {                                                    // ln(1 + tail) is tail
-        linear += static_cast<double>(tail);
-      } else {
-        product *= 1.0 + static_cast<double>(tail);
-      }
-      if (++held < factors) continue;
-      logs += ::log(product);
-      product = 1;
-      held = 0;
-    }
-    const double total = team.sum(linear + (logs + ::log(product)));
+    BernoulliCost cost;
+    for (std::int64_t d = team.rank; exists && d < n; d += team.size)
+      cost.add(logits[row * n + d], targets[target + d]);
+    const double total = team.sum(cost.value());
     if (exists && team.rank == 0) out[row] = static_cast<float>(-total);
   }
 };
@@ -60,7 +35,7 @@ void bernoulli_log_prob(const dense::BernoulliLogProb& op) {
   for_each_row(op, rows, op.logits.shape[1], LogProb{op.logits, Targets(op.targets), op.targets.shape[0], op.out});
 }
 
-// grad (t - logistic(x)), the difference being one of what is small near certainty.
+// grad (t - logistic(x)).
 struct LogProbVjp {
   dense::BernoulliLogProbVjp op;
   Targets targets;
@@ -69,9 +44,7 @@ struct LogProbVjp {
     const std::int64_t n = op.logits.shape[1];
     std::int64_t row, d;
     divide(i, n, row, d);
-    const float x = op.logits[i], t = targets[row % op.targets.shape[0] * n + d], tail = exp_minus_abs(x);
-    const float less_likely = tail / (1.0f + tail), weight = disagreement(x, t);
-    op.grad_logits[i] = op.grad[row] * (0.0f < x ? less_likely - weight : weight - less_likely);
+    op.grad_logits[i] = op.grad[row] * bernoulli_slope(op.logits[i], targets[row % op.targets.shape[0] * n + d]);
   }
 };
 

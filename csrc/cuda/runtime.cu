@@ -37,6 +37,13 @@ runtime::Table build_table() {
   fill_rbm_partition(table);
   fill_optim(table);
   fill_rbm_cd(table);
+  fill_logistic_mixture(table);
+  fill_conv(table);
+  fill_conv_weight(table);
+  fill_masked_linear(table);
+  fill_masked_sample(table);
+  fill_nade(table);
+  fill_nade_vjp(table);
   table.device_of = device_of;
   return table;
 }

@@ -16,5 +16,12 @@ void fill_rbm_ais(runtime::Table& table);
 void fill_rbm_partition(runtime::Table& table);
 void fill_optim(runtime::Table& table);
 void fill_rbm(runtime::Table& table);
+void fill_logistic_mixture(runtime::Table& table);
+void fill_conv(runtime::Table& table);
+void fill_conv_weight(runtime::Table& table);
+void fill_masked_linear(runtime::Table& table);
+void fill_masked_sample(runtime::Table& table);
+void fill_nade(runtime::Table& table);
+void fill_nade_vjp(runtime::Table& table);
 
 }  // namespace gencore::cuda

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
+from gencore.kernels._arrays import empty
 from gencore.kernels._contiguous import contiguous
 
 Float32Array = NDArray[np.float32]
@@ -69,7 +70,8 @@ def masked_linear(
     Gradient: to x, w and bias, of any order; that of masked weights is exactly 0.
 
     Extra memory: panels on the stack of each thread. Degrees that do not ascend: copies of what they order, x or the
-    result. Bytes: x as bits, and w packed.
+    result. Bytes: x as bits, and w packed. On a CUDA device 8 bytes for each degree; there, where nothing is waited
+    for, bytes other than 0 count as 1.
 
     Source: Germain, Gregor, Murray & Larochelle (2015), "MADE: Masked autoencoder for distribution estimation".
 
@@ -93,7 +95,7 @@ def masked_linear(
 
 @primitive
 def _forward(x: Any, w: Any, bias: Any, *, activation: str, **degrees: Any) -> Any:
-    out = np.empty(_shape(x, 0, w, 1), np.float32)
+    out = empty(x, _shape(x, 0, w, 1), np.float32)
     _core.autoregressive_masked_linear(
         x=x, w=w, bias=bias, out=out, activation=dense.ACTIVATIONS[activation], **degrees
     )
@@ -102,14 +104,14 @@ def _forward(x: Any, w: Any, bias: Any, *, activation: str, **degrees: Any) -> A
 
 @primitive
 def _input(grad: Any, w: Any, **degrees: Any) -> Any:
-    out = np.empty(_shape(grad, 0, w, 0), np.float32)
+    out = empty(grad, _shape(grad, 0, w, 0), np.float32)
     _core.autoregressive_masked_linear_input(grad=grad, w=w, out=out, **degrees)
     return out
 
 
 @primitive
 def _weight(x: Any, grad: Any, **degrees: Any) -> Any:
-    out = np.empty(_shape(x, 1, grad, 1), np.float32)
+    out = empty(x, _shape(x, 1, grad, 1), np.float32)
     _core.autoregressive_masked_linear_weight(x=x, grad=grad, out=out, **degrees)
     return out
 

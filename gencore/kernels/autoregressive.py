@@ -15,6 +15,11 @@ Where ``x_d`` is 0, ``a`` and ``h`` stay what they are: hidden units are compute
 
 MADE and fully visible nets are stacks of `masked_linear`, whose units see what comes before them.
 
+Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
+on CuPy's (or PyTorch's) current stream, and nothing waits for them, so that values are not checked there: what is not 0
+counts as 1. Masked layers and their samples have the CPU's bits (of a level with fused multiply-add), and so do NADE's
+draws but for those within rounding of their means.
+
 Source: Larochelle & Murray (2011), "The neural autoregressive distribution estimator"; orderings: Uria, Murray &
 Larochelle (2014), "A deep and tractable density estimator".
 """

@@ -4,6 +4,10 @@ Kernels are (kh, kw, C_in, C_out). As everywhere in this field, "convolution" do
 of the result is ``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - pad, x stride + j - pad] w[i, j]``,
 with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs
 nothing.
+
+Convolutions also take CuPy's arrays, or others with ``__cuda_array_interface__``: results are made on their device,
+kernels are queued on CuPy's (or PyTorch's) current stream, and nothing waits for them. Stacks of layers and their
+samples (`pixel_stack` and so on) are on the CPU only.
 """
 
 from collections.abc import Sequence
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels import dense
+from gencore.kernels._arrays import empty
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._pixels import (
     MASKS,
@@ -84,7 +89,8 @@ def conv2d(
     -----
     Each element is one chain of fused multiply-adds from 0, over rows of taps, columns of taps and channels: the same
     bits for any number of threads and whatever else is in the batch. Gradient: to x, weight and bias, to any order.
-    Extra memory: the weights packed once, and for each thread a padded copy of the rows it works on.
+    Extra memory: the weights packed once, and for each thread a padded copy of the rows it works on. On a CUDA device
+    none; for the weights' gradient up to 512 kernels, the fewer the larger they are, and one for each image at most.
 
     Examples
     --------
@@ -235,7 +241,7 @@ def conv_transpose2d(
 
 @primitive
 def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, ...], activation: str, **options: int) -> Any:
-    out = np.empty(_shape(x, 0, 1, size, w, 3), _FLOAT32)
+    out = empty(x, _shape(x, 0, 1, size, w, 3), _FLOAT32)
     _core.conv_conv2d(
         x=x, w=w, bias=bias, out=out, activation=dense.activation_code("conv.conv2d", activation), **options
     )
@@ -244,14 +250,14 @@ def _conv2d(x: Any, w: Any, bias: Any, *, size: tuple[int, ...], activation: str
 
 @primitive
 def _conv2d_input(grad: Any, w: Any, *, size: tuple[int, ...], **options: int) -> Any:
-    out = np.empty(_shape(grad, 0, 1, size, w, 2), _FLOAT32)
+    out = empty(grad, _shape(grad, 0, 1, size, w, 2), _FLOAT32)
     _core.conv_conv2d_input(grad=grad, w=w, out=out, **options)
     return out
 
 
 @primitive
 def _conv2d_weight(x: Any, grad: Any, *, kernel: tuple[int, ...], **options: int) -> Any:
-    out = np.empty((*kernel, *_shape(x, 3, 4, (), grad, 3)), _FLOAT32)
+    out = empty(x, (*kernel, *_shape(x, 3, 4, (), grad, 3)), _FLOAT32)
     _core.conv_conv2d_weight(x=x, grad=grad, out=out, **options)
     return out
 

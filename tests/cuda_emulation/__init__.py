@@ -105,6 +105,12 @@ class DeviceArray:
     def dtype(self) -> Any:
         return self.host.dtype
 
+    def __getitem__(self, index: Any) -> DeviceArray:
+        return DeviceArray(self.host[index])
+
+    def astype(self, dtype: Any) -> DeviceArray:
+        return DeviceArray(self.host.astype(dtype))
+
     def copy(self) -> DeviceArray:
         return DeviceArray(self.host.copy())
 

@@ -64,7 +64,7 @@ void logistic_mixture(const Op& op) {
   check::in_range(op.name, "n_mixtures", op.n_mixtures, 1, 256);
   check::shape(op.name, "params", op.params, {op.x.shape[0], op.x.shape[1] * 3 * op.n_mixtures},
                "the rows of x, and three numbers for each unit and component");
-  for (std::int64_t r = 0; r < op.x.shape[0]; ++r) {
+  for (std::int64_t r = 0; op.readable() && r < op.x.shape[0]; ++r) {
     for (std::int64_t d = 0; d < op.x.shape[1]; ++d) {
       if (op.x.row(r)[d] < op.levels) continue;
       check::fail(op.name, "x", "to hold levels from 0 to " + std::to_string(op.levels - 1),

@@ -80,7 +80,9 @@ inline void check_stack(const char* name, const Stack& stack, std::int64_t image
     detail::one_of(name, named("src"), l[layer_src], 0, i);
     detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
     // A map's channels are those that its layer puts out.
-    const auto channels = [&](std::int64_t map) { return map == 0 ? colours : layers.row(map - 1)[layer_c_out]; };
+    const auto channels = [&of = stack.layers, colours](std::int64_t map) {
+      return map == 0 ? colours : of.row(map - 1)[layer_c_out];
+    };
     const std::int64_t c_in = channels(l[layer_src]);
     detail::one_of(name, named("c_in"), l[layer_c_in], c_in, c_in);
     detail::one_of(name, named("c_out"), l[layer_c_out], 1, std::int64_t{1} << 20);
