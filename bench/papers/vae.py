@@ -47,21 +47,21 @@ class Setting:
         if self.first is None:
             model = gc.models.VAE(data.train.shape[1], self.n_latent, seed=seed, **self.model)
         else:
-            model, earlier = self.first.train(data, path.with_stem(path.stem + "-first"), seed)
+            model, earlier = self.first.train(data, _of_first(path), seed)
         records = model.fit(
             data.train, epochs=self.epochs, lr=self.lr(), validation=data.valid, callbacks=[report],
             patience=self.patience, checkpoint=path, resume=True, progress=False,
             optimizer=lambda params: gc.optim.Adam(params, lr=1e-3, eps=self.eps), **self.fit,
         ).records  # fmt: skip
-        if earlier:
-            records = [{**r, "seconds": earlier[-1]["seconds"] + r["seconds"]} for r in records]
-        return model, earlier + records
+        return model, _after(earlier, records)
 
     def run(self, name: str, work: Path, seed: int, so_far: bool) -> dict[str, Any]:
         """Train to the end (or on to it), or take what the checkpoint holds; evaluate on the test set."""
         data, path = gc.datasets.load(self.data), work / f"{name}.safetensors"
         if so_far:
             model, records = checkpoint(gc.models.VAE, path)
+            if self.first is not None:
+                records = _after(checkpoint(gc.models.VAE, _of_first(path))[1], records)
         else:
             work.mkdir(parents=True, exist_ok=True)
             model, records = self.train(data, path, seed)
@@ -94,6 +94,16 @@ class Setting:
             },
             "curve": records,
         }  # fmt: skip
+
+
+def _of_first(path: Path) -> Path:
+    return path.with_stem(path.stem + "-first")
+
+
+def _after(earlier: list[dict[str, float]], records: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The records of two trainings, one after the other."""
+    begin = earlier[-1]["seconds"] if earlier else 0.0
+    return earlier + [{**r, "seconds": begin + r["seconds"]} for r in records]
 
 
 def _burda(title: str, published: str, layers: int, k: int, n_stages: int, **more: Any) -> Setting:
