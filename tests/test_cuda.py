@@ -59,7 +59,14 @@ def on_device(case):
 
 
 DEVICE_CASES = {name: on_device(case) for name, case in CASES.items() if KERNELS.match(name)}
-ROWS = [pytest.param(c, i, id=f"{name}-{i}") for name, c in DEVICE_CASES.items() for i in range(len(c.sizes))]
+EVERY = int(
+    os.environ.get("GENCORE_EVERY_SIZE", "1")
+)  # 4: each fourth size, where a sanitizer makes all slow
+ROWS = [
+    pytest.param(c, i, id=f"{name}-{i}")
+    for name, c in DEVICE_CASES.items()
+    for i in range(0, len(c.sizes), EVERY)
+]
 every_row = pytest.mark.parametrize(("case", "i"), ROWS)
 every_case = pytest.mark.parametrize("case", DEVICE_CASES.values(), ids=DEVICE_CASES)
 
