@@ -296,20 +296,30 @@ class _Likelihood(NamedTuple):
         )  # fmt: skip
         return out, grads
 
-    def of_logits(self, logits: Any) -> Any:
-        """The log-probabilities from the last map."""
-        n, levels = len(self.images), self.levels
-        if self.n_mixtures:
-            return dense.logistic_mixture_log_prob(
-                logits.reshape(n, -1), self.images.reshape(n, -1), levels=levels, n_mixtures=self.n_mixtures
-            )
-        if levels == 2:
-            return dense.bernoulli_log_prob(logits.reshape(n, -1), self.images.reshape(n, -1))
-        loss = dense.softmax_cross_entropy(
-            logits.reshape(-1, levels), self.images.reshape(-1).astype(np.int64)
+    def through_map(self, params: Sequence[Any]) -> Any:
+        """The log-probabilities through the last map."""
+        x = scaled_levels(self.images, self.levels)
+        return log_prob_of_map(_stack(x, *params, run=self.run), self.images, self.levels, self.n_mixtures)
+
+
+def scaled_levels(images: ImageArray, levels: int) -> Float32Array:
+    """Levels as layers read them: floats from 0 to 1."""
+    x = images.astype(np.float32)
+    return x if levels == 2 else x * np.float32(1 / (levels - 1))
+
+
+def log_prob_of_map(last: Any, images: ImageArray, levels: int, n_mixtures: int) -> Any:
+    """Log-probability of each image by what the last map holds, (N,), differentiable."""
+    n = len(images)
+    if n_mixtures:
+        return dense.logistic_mixture_log_prob(
+            last.reshape(n, -1), images.reshape(n, -1), levels=levels, n_mixtures=n_mixtures
         )
-        each = loss.reshape(n, -1)
-        return -np.sum(each, axis=1) if isinstance(each, Tensor) else -np.sum(each, axis=1, dtype=np.float64)
+    if levels == 2:
+        return dense.bernoulli_log_prob(last.reshape(n, -1), images.reshape(n, -1))
+    loss = dense.softmax_cross_entropy(last.reshape(-1, levels), images.reshape(-1).astype(np.int64))
+    each = loss.reshape(n, -1)
+    return -np.sum(each, axis=1) if isinstance(each, Tensor) else -np.sum(each, axis=1, dtype=np.float64)
 
 
 def pixel_log_prob(
@@ -373,10 +383,7 @@ def _log_prob(*params: Any, what: _Likelihood, learned: bool) -> Any:
     if learned:
         out, what.found[:] = what.vjp(np.ones(len(what.images), np.float32), params)
         return out
-    x = what.images.astype(np.float32)
-    if what.levels > 2:
-        x *= np.float32(1 / (what.levels - 1))
-    return np.asarray(what.of_logits(_stack(x, *params, run=what.run)), np.float32)
+    return np.asarray(what.through_map(params), np.float32)
 
 
 def _log_prob_rule(
@@ -387,10 +394,7 @@ def _log_prob_rule(
         if what.found and len(g) and (g == g[0]).all():
             return tuple(part * g[0] for part in what.found)
         return tuple(what.vjp(g, params)[1])
-    x = what.images.astype(np.float32) * np.float32(1 / (what.levels - 1))
-    return through_tape(
-        needs, lambda *params: (what.of_logits(_stack(x, *params, run=what.run)),), (g,), params
-    )
+    return through_tape(needs, lambda *params: (what.through_map(params),), (g,), params)
 
 
 defvjp(_log_prob, joint=_log_prob_rule)

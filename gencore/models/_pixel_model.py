@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from gencore import optim
 from gencore._checks import count
 from gencore.autograd import Tensor, no_grad
-from gencore.kernels import conv, dense
+from gencore.kernels import conv
+from gencore.kernels._pixels import log_prob_of_map, scaled_levels
 from gencore.models._exact import ExactModel, Method
 from gencore.nn.module import parameter
 from gencore.random import Generator, KeyLike, as_key
@@ -108,8 +109,7 @@ class PixelModel(ExactModel):
 
     def scaled(self, images: NDArray[np.uint8]) -> Any:
         """Levels as layers read them: floats from 0 to 1."""
-        x = images.astype(np.float32)
-        return x if self.levels == 2 else x * np.float32(1 / (self.levels - 1))
+        return scaled_levels(images, self.levels)
 
     def class_bias(self, channels: int) -> Tensor:
         """A new bias for a layer of so many channels: (channels,), or (n_classes, channels), zero."""
@@ -119,17 +119,7 @@ class PixelModel(ExactModel):
     def log_prob_of(self, x: Any) -> Any:
         """Log-probability of images as kernels take them, or of those and their labels: (n,), differentiable."""
         images, labels = x if isinstance(x, tuple) else (x, None)
-        logits, n = self.forward(images, labels), len(images)
-        if self.n_mixtures:
-            return dense.logistic_mixture_log_prob(
-                logits.reshape(n, -1), images.reshape(n, -1), levels=self.levels, n_mixtures=self.n_mixtures
-            )
-        if self.levels == 2:
-            return dense.bernoulli_log_prob(logits.reshape(n, -1), images.reshape(n, -1))
-        loss = dense.softmax_cross_entropy(
-            logits.reshape(-1, self.levels), images.reshape(-1).astype(np.int64)
-        )
-        return -np.sum(loss.reshape(n, -1), axis=1)
+        return log_prob_of_map(self.forward(images, labels), images, self.levels, self.n_mixtures)
 
     def log_prob(self, X: Any, labels: Any = None) -> NDArray[np.float64]:
         """Exact log-probability of each image, nats.
