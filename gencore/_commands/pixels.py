@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import io, plot
-from gencore._commands import training
-from gencore._commands.data import PICTURES, Data
+from gencore._commands import exact, training
+from gencore._commands.data import Data
 from gencore._commands.shared import (
     Sheet,
     Take,
     clamp_rows,
     image_shape,
-    independent_log_likelihood,
     judged_rows,
-    mean_and_error,
-    print_json,
-    say,
     say_judged,
     start_rows,
-    writable,
 )
 from gencore._states import as_levels, as_states
 from gencore.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
-from gencore.models._neural import chunks
 from gencore.models._pixel_model import PixelModel
-from gencore.train.history import Progress
 
 Rows = NDArray[Any]
 Record = Mapping[str, float]
@@ -43,7 +35,6 @@ KINDS: dict[str, type[PixelModel]] = {
 }  # fmt: skip
 """Models of images, as their files name them."""
 
-_SHOWN = 64  # samples of a picture of the training
 _GREY = (
     "grey floats from 0 to 1 are cut by --threshold X; levels are learned by --output categorical --levels N"
 )
@@ -73,10 +64,7 @@ def train(args: argparse.Namespace) -> int:
         raise ValueError(f"--levels: expected none with --output {args.output}")
     if args.mixtures is not None and args.output != "discretised_logistic":
         raise ValueError(f"--mixtures: expected none with --output {args.output}")
-    if args.samples_every is not None and args.samples is None:
-        raise ValueError("--samples-every: expected --samples with it")
-    if args.samples is not None:
-        writable(args.samples, "--samples", PICTURES)
+    exact.check_pictures(args)
     take = _taker(args.output, args.levels or 256, args.threshold)
     return training.run(
         args,
@@ -100,12 +88,12 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
     }
     picture = None
     if args.samples is not None:
-        picture = _Picture(args.samples, args.samples_every or 1, args.seed)
+        picture = exact.Picture(lambda m: _draw(m, args.samples, args.seed), args.samples_every or 1)
 
     def result(last: Record) -> str:
         if picture is not None:  # of the model that is kept: with --patience, the best
             picture.write(model)
-        return _result(model, held_out, last)
+        return exact.result(model, held_out, last, units=math.prod(model.shape), unit="pixel")
 
     return training.Plan(
         model,
@@ -115,30 +103,17 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
             "optimizer": args.optimizer, "clip_norm": args.clip_norm, "patience": args.patience,
             "validation": held_out.get("valid"), **({} if labels is None else {"labels": labels}),
         },
-        figures=_figures,
+        figures=exact.figures,
         result=result,
         again="" if args.threshold is None else f" --threshold {args.threshold:g}",
         callbacks=() if picture is None else (picture,),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """Samples of a model that learns, by the same random numbers each time, which are none of the training's."""
-
-    path: Path
-    every: int
-    seed: int
-
-    def __call__(self, model: PixelModel, record: Record) -> None:
-        """Draw them after every so many epochs."""
-        if record["epoch"] % self.every == 0:
-            self.write(model)
-
-    def write(self, model: PixelModel) -> None:
-        """Draw them now: those of ``gencore sample`` by that seed; of classes, one after the other."""
-        drawn = model.sample(_SHOWN, labels=_labels(model, None, _SHOWN), key=self.seed)
-        plot.samples(_shades(model, drawn), self.path, count=_SHOWN)
+def _draw(model: PixelModel, path: Path, seed: int) -> None:
+    """A picture of samples: those of ``gencore sample`` by that seed; of classes, one after the other."""
+    drawn = model.sample(exact.SHOWN, labels=_labels(model, None, exact.SHOWN), key=seed)
+    plot.samples(_shades(model, drawn), path, count=exact.SHOWN)
 
 
 def _labels(model: PixelModel, label: int | None, n: int) -> NDArray[np.int64] | None:
@@ -170,28 +145,6 @@ def _size(model: PixelModel) -> str:
     return f"{type(model).__name__}, {images}, {values}, {blocks}, {model.n_parameters():,} parameters"
 
 
-def _figures(record: Record) -> str:
-    valid = [f"valid {record['validation_log_prob']:.3f}"] if "validation_log_prob" in record else []
-    return ", ".join([f"log-likelihood train {record['log_prob']:.3f}", *valid])
-
-
-def _result(model: PixelModel, held_out: Mapping[str, Any], last: Record) -> str:
-    """Log-likelihood of held-out data by the model as it is now, the test data last."""
-    if not held_out:
-        return f"{_figures(last)} nats"
-    means = {
-        name: float(model.log_prob(*(rows if isinstance(rows, tuple) else (rows,))).mean())
-        for name, rows in held_out.items()
-    }
-    texts = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    return f"log-likelihood {texts} nats; {_bits(model, list(means.values())[-1]):.4f} bits a pixel"
-
-
-def _bits(model: PixelModel, mean: float) -> float:
-    """Bits a pixel, or a colour of one, where an image has this log-likelihood in nats."""
-    return -mean / (math.prod(model.shape) * math.log(2))
-
-
 # --- sample -------------------------------------------------------------------------------------------------
 
 
@@ -206,9 +159,7 @@ def sample(args: argparse.Namespace) -> int:
         )
     args.shape = (height, width)
     sheet, n = Sheet(args, height * width), args.n or 64
-    if (args.start is None) != (args.clamp is None):
-        given, missing = ("--clamp", "--start") if args.start is None else ("--start", "--clamp")
-        raise ValueError(f"{given}: expected {missing} with it")
+    exact.check_completion(args)
     partial, note = None, ""
     if args.start is not None:
         partial, note = _partial(args, model, n)
@@ -247,47 +198,11 @@ def evaluate(args: argparse.Namespace) -> int:
     data, rows, places = judged_rows(args, args.threshold, units, take)
     labels = data.labels_of(args.split)[places] if model.n_classes else None
     say_judged(args, _size(model), data, rows)
-    mean, error = mean_and_error(_log_prob(model, rows, labels, bar=not args.json))
-    rates = None
+    learned = None
     if model.levels == 2 and "train" in data.splits:
         learned = take("evaluate", f"{data.name} (train)", data.splits["train"], units)
-        rates = learned.mean(axis=0, dtype=np.float64)
-    result = {
-        "model": str(args.model),
-        "data": data.name,
-        "split": args.split,
-        "rows": len(rows),
-        "log_likelihood": mean,
-        "row_standard_error": error,
-        "bits_per_dimension": _bits(model, mean),
-        "independent_units": independent_log_likelihood(rates, rows),
-    }
-    if args.json:
-        print_json(result)
-    else:
-        _print_evaluation(result, model)
+    exact.judge(
+        args, data, rows, lambda batch: model.log_prob(rows[batch], None if labels is None else labels[batch]), learned,
+        at_a_time=250, units=units, unit="pixel" if model.shape[2] == 1 else "colour of a pixel",
+    )  # fmt: skip
     return 0
-
-
-def _log_prob(model: PixelModel, rows: Rows, labels: Rows | None, *, bar: bool) -> NDArray[np.float64]:
-    steps, parts = chunks(len(rows), 250), []
-    with Progress("evaluate", total=len(steps), done=0, enabled=bar) as shown:
-        for batch in steps:
-            parts.append(model.log_prob(rows[batch], None if labels is None else labels[batch]))
-            shown.step()
-    return np.concatenate(parts)
-
-
-def _print_evaluation(result: Mapping[str, Any], model: PixelModel) -> None:
-    print("\nnats a row, higher is better")
-    say(
-        "log-likelihood",
-        f"{result['log_likelihood']:.4f} +- {result['row_standard_error']:.4f} (exact; spread of the rows)",
-    )
-    of_each = "pixel" if model.shape[2] == 1 else "colour of a pixel"
-    say("", f"{result['bits_per_dimension']:.5f} bits a {of_each}, lower is better")
-    if result["independent_units"] is not None:
-        say(
-            "independent",
-            f"{result['independent_units']:.4f} (units of the training data's means, nothing learned)",
-        )
