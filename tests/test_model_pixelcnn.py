@@ -1,11 +1,11 @@
 """PixelCNN: exact probabilities, samples, learning, files."""
 
 import itertools
-import pickle
 import re
 
 import numpy as np
 import pytest
+from model_checks import assert_resumes_to_the_same_bits
 from reference.statistics import assert_distributed
 
 import gencore as gc
@@ -193,28 +193,9 @@ def test_it_learns_levels():
 
 def test_resumed_training_goes_on_to_the_same_bits(tmp_path):
     data = gc.datasets.load("digits").train[:200]
-    options = {"epochs": 3, "lr": 1e-3, "progress": False}
-    whole, cut = (PixelCNN(8, 8, n_features=4, n_blocks=1, seed=2) for _ in range(2))
-    whole.fit(data, **options)
-
-    class StopError(Exception):
-        pass
-
-    def stop(training, record):
-        if record["epoch"] == 2:
-            raise StopError
-
-    path = tmp_path / "p.safetensors"
-    with pytest.raises(StopError):
-        cut.fit(data, **options, checkpoint=path, callbacks=[stop])
-    again = PixelCNN(8, 8, n_features=4, n_blocks=1, seed=2)
-    again.fit(data, **options, checkpoint=path, resume=True)
-    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
-        assert np.array_equal(a.numpy(), b.numpy())
-    loaded = PixelCNN.load(path)
-    assert np.array_equal(loaded.sample(3, key=1), whole.sample(3, key=1))
-    copy = pickle.loads(pickle.dumps(whole))
-    assert np.array_equal(copy.log_prob(data[:5]), whole.log_prob(data[:5]))
+    assert_resumes_to_the_same_bits(
+        lambda: PixelCNN(8, 8, n_features=4, n_blocks=1, seed=2), data, tmp_path / "p.safetensors"
+    )
 
 
 def test_divergence_is_reported():
