@@ -198,7 +198,7 @@ def wrong_made_gradient(p: works.made.Made) -> Any:
 
 def wrong_made_sample(p: works.made.Made) -> Any:
     """The same random numbers in every row."""
-    return np.repeat(p.draw(p.params, 1, RNG), len(p.x), axis=0)
+    return np.repeat(p.samples(1, RNG), len(p.x), axis=0)
 
 
 def wrong_adam(p: works.optim.Adam) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,26 +11,15 @@ from .. import reference
 from ..measure import Candidate
 from ..reference import Array
 from .common import EPS, Cost, Work
-
-
-class Parameters(NamedTuple):
-    """Logits = relu(x (w * M) + c) (v * N) + b: w (D, H), v (H, D), float32, and 0 where the masks M and N are 0."""
-
-    w: Array
-    c: Array
-    v: Array
-    b: Array
-
-    def precise(self) -> Parameters:
-        """Copies in float64."""
-        return Parameters(*(a.astype(float) for a in self))
+from .exact import BitModel, Parameters, close_gradients
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A batch of MNIST's density, and a model that has seen its rates.
+class Made(BitModel):
+    """A batch of MNIST's density, and a model: logits = relu(x (w * M) + c) (v * N) + b.
 
-    Hidden unit j sees dimensions up to `degree[j]`, dimension d hidden units of degrees below d.
+    w (D, H) and v (H, D) are 0 where the masks M and N are 0. Hidden unit j sees dimensions up to `degree[j]`,
+    dimension d hidden units of degrees below d.
     """
 
     x: Array  # (N, D) uint8
@@ -77,19 +65,19 @@ class Made:
         # Each logit within some roundings of the sum of its magnitudes.
         of_logit = float((h @ np.abs(self.params.v)).max() + np.abs(self.params.b).max())
         found = reference.close("log-probabilities", log_prob, want, 2 * EPS * len(self.params.b) * of_logit)
-        for name, got, expected, size in zip("wcvb", by, gradient, magnitude, strict=True):
-            # A hundred roundings of the largest sum.
-            found += "; " + reference.close(
-                f"gradient by {name}", got, expected, 100 * EPS * float(size.max())
-            )
+        found += f"; {close_gradients(by, gradient, magnitude)}"
         for name, got, mask in zip("wv", (by[0], by[2]), self.masks, strict=True):
             if np.any(np.asarray(got)[~mask]):
                 raise reference.Disagreement(f"gradient by {name}: not 0 where it is masked")
         return found
 
-    def draw(self, params: Parameters, n: int, rng: np.random.Generator) -> Array:
-        """Ancestral samples in float64."""
-        precise, (_, second) = params.precise(), self.masks
+    def logits(self, x: Array) -> Array:
+        """Of rows (N, D), in float64."""
+        return self.forward(self.params.precise(), x)[1]
+
+    def samples(self, n: int, rng: np.random.Generator) -> Array:
+        """Ancestral ones in float64."""
+        precise, (_, second) = self.params.precise(), self.masks
         first = precise.w * self.masks[0]
         a, x = np.tile(precise.c, (n, 1)), np.zeros((n, len(precise.b)))
         v = precise.v * second
@@ -97,24 +85,6 @@ class Made:
             x[:, d] = rng.random(n) < reference.logistic(precise.b[d] + np.maximum(a, 0) @ v[:, d])
             a += x[:, d : d + 1] * first[d]
         return x
-
-    def statistics(self, x: Array) -> Array:
-        """Of each row: its log-probability, its units, and products of neighbours."""
-        x = np.asarray(x, float)
-        logits = self.forward(self.params.precise(), x)[1]
-        log_prob = np.sum(x * logits - reference.softplus(logits), axis=1)
-        return np.column_stack([log_prob, x, x * np.roll(x, 1, axis=1)])
-
-    @cached_property
-    def want_samples(self) -> Array:
-        """Statistics of independent samples."""
-        return self.statistics(self.draw(self.params, 4 * len(self.x), np.random.default_rng(23)))
-
-    def check_sample(self, candidate: Candidate) -> str:
-        """`sample() -> states (N, D)`, new ones each time."""
-        got, want = np.concatenate([self.statistics(candidate.sample()) for _ in range(4)]), self.want_samples
-        found = reference.same_distribution("log-probabilities", got[:, :1], want[:, :1])
-        return f"{found}; {reference.same_distribution('samples', got[:, 1:], want[:, 1:])}"
 
 
 @lru_cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,19 +11,7 @@ from .. import reference
 from ..measure import Candidate
 from ..reference import Array
 from .common import EPS, Cost, Work
-
-
-class Parameters(NamedTuple):
-    """p(x_d = 1 | x before d) = logistic(b_d + v_d . logistic(c + sum_e<d x_e w_e)); w, v (D, H), float32."""
-
-    w: Array
-    c: Array
-    v: Array
-    b: Array
-
-    def precise(self) -> Parameters:
-        """Copies in float64."""
-        return Parameters(*(a.astype(float) for a in self))
+from .exact import BitModel, Parameters, close_gradients
 
 
 def forward(params: Parameters, x: Array) -> tuple[list[Array], Array]:
@@ -69,8 +56,11 @@ def draw(params: Parameters, n: int, rng: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Nade:
-    """A batch of MNIST's density, and a model that has seen its rates."""
+class Nade(BitModel):
+    """A batch of MNIST's density, and a model that has seen its rates.
+
+    p(x_d = 1 | x before d) = logistic(b_d + v_d . logistic(c + sum_e<d x_e w_e)); w and v are (D, H).
+    """
 
     x: Array  # (N, D) uint8
     params: Parameters
@@ -87,30 +77,16 @@ class Nade:
         # Each logit within a rounding of the sum of its magnitudes.
         of_logit = float((np.abs(self.params.v).sum(1) + np.abs(self.params.b)).max())
         found = reference.close("log-probabilities", log_prob, want, EPS * len(self.params.b) * of_logit)
-        for name, got, expected, size in zip("wcvb", by, gradient, magnitude, strict=True):
-            # A hundred roundings of the largest sum.
-            found += "; " + reference.close(
-                f"gradient by {name}", got, expected, 100 * EPS * float(size.max())
-            )
+        found += f"; {close_gradients(by, gradient, magnitude)}"
         return found
 
-    def statistics(self, x: Array) -> Array:
-        """Of each row: its log-probability, its units, and products of neighbours."""
-        x = np.asarray(x, float)
-        logits = forward(self.params, x)[1]
-        log_prob = np.sum(x * logits - reference.softplus(logits), axis=1)
-        return np.column_stack([log_prob, x, x * np.roll(x, 1, axis=1)])
+    def logits(self, x: Array) -> Array:
+        """Of rows (N, D), in float64."""
+        return forward(self.params, x)[1]
 
-    @cached_property
-    def want_samples(self) -> Array:
-        """Statistics of independent samples."""
-        return self.statistics(draw(self.params, 4 * len(self.x), np.random.default_rng(23)))
-
-    def check_sample(self, candidate: Candidate) -> str:
-        """`sample() -> states (N, D)`, new ones each time."""
-        got, want = np.concatenate([self.statistics(candidate.sample()) for _ in range(4)]), self.want_samples
-        found = reference.same_distribution("log-probabilities", got[:, :1], want[:, :1])
-        return f"{found}; {reference.same_distribution('samples', got[:, 1:], want[:, 1:])}"
+    def samples(self, n: int, rng: np.random.Generator) -> Array:
+        """Ancestral ones in float64."""
+        return draw(self.params, n, rng)
 
 
 @lru_cache
