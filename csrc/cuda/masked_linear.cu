@@ -84,6 +84,18 @@ struct Terms {
   __device__ void next() { at += tile_depth; }
 };
 
+// Sums up the block's tile; put(line, column, value) has those that exist.
+template <class Steps, int rows, class Put>
+__device__ void masked_tile(Steps steps, const Corner<rows>& corner, std::int64_t lines, const Put& put) {
+  __shared__ typename Steps::Own::Memory memory;
+  float sum[rows][tile_units] = {};
+  Steps::Own::sum_up(memory, steps, sum);
+  Steps::Own::each(sum, [&](int line, int column, float value) {
+    if (corner.line + line >= lines || corner.column + column >= corner.columns_end) return;
+    put(corner.line + line, corner.column + column, value);
+  });
+}
+
 template <class T, int rows>
 struct ForwardTerms : Terms {
   using Own = StepTile<rows, tile_units>;
@@ -114,17 +126,12 @@ struct ForwardTerms : Terms {
 
 template <class T, int rows>
 __global__ void __launch_bounds__(block_threads, 2) masked_forward(MaskedLinear op, Stairs stairs) {
-  using Steps = ForwardTerms<T, rows>;
-  __shared__ typename Steps::Own::Memory memory;
   const Corner<rows> corner(static_cast<int>(op.out.shape[1]));
-  Steps steps(op, stairs, corner);
-  float sum[rows][tile_units] = {};
-  Steps::Own::sum_up(memory, steps, sum);
-  Steps::Own::each(sum, [&](int line, int column, float value) {
-    if (corner.line + line >= op.out.shape[0] || corner.column + column >= corner.columns_end) return;
-    const int unit = stairs.out[corner.column + column];
+  masked_tile(ForwardTerms<T, rows>(op, stairs, corner), corner, op.out.shape[0],
+              [&](std::int64_t line, int column, float value) {
+    const int unit = stairs.out[column];
     if (op.bias.given()) value += op.bias[unit];
-    op.out.row(corner.line + line)[unit] = activated(op.activation, value);
+    op.out.row(line)[unit] = activated(op.activation, value);
   });
 }
 
@@ -157,16 +164,9 @@ struct InputTerms : Terms {
 
 template <int rows>
 __global__ void __launch_bounds__(block_threads, 2) masked_input(MaskedLinearInput op, Stairs stairs) {
-  using Steps = InputTerms<rows>;
-  __shared__ typename Steps::Own::Memory memory;
   const Corner<rows> corner(static_cast<int>(op.out.shape[1]));
-  Steps steps(op, stairs, corner);
-  float sum[rows][tile_units] = {};
-  Steps::Own::sum_up(memory, steps, sum);
-  Steps::Own::each(sum, [&](int line, int column, float value) {
-    if (corner.line + line >= op.out.shape[0] || corner.column + column >= corner.columns_end) return;
-    op.out.row(corner.line + line)[stairs.in[corner.column + column]] = value;
-  });
+  masked_tile(InputTerms<rows>(op, stairs, corner), corner, op.out.shape[0],
+              [&](std::int64_t line, int column, float value) { op.out.row(line)[stairs.in[column]] = value; });
 }
 
 // Lines are inputs, columns are units, terms the rows of the batch: none in a tile that is masked.
@@ -198,16 +198,10 @@ struct WeightTerms : Terms {
 
 template <class T, int rows>
 __global__ void __launch_bounds__(block_threads, 2) masked_weight(MaskedLinearWeight op, Stairs stairs) {
-  using Steps = WeightTerms<T, rows>;
-  __shared__ typename Steps::Own::Memory memory;
   const Corner<rows> corner(static_cast<int>(op.out.shape[1]));
-  Steps steps(op, stairs, corner);
-  float sum[rows][tile_units] = {};
-  Steps::Own::sum_up(memory, steps, sum);
-  Steps::Own::each(sum, [&](int line, int column, float value) {
-    if (corner.line + line >= op.out.shape[0] || corner.column + column >= corner.columns_end) return;
-    const bool seen = corner.column + column >= stairs.seen_by[corner.line + line];
-    op.out.row(stairs.in[corner.line + line])[stairs.out[corner.column + column]] = seen ? value : 0.0f;
+  masked_tile(WeightTerms<T, rows>(op, stairs, corner), corner, op.out.shape[0],
+              [&](std::int64_t line, int column, float value) {
+    op.out.row(stairs.in[line])[stairs.out[column]] = column >= stairs.seen_by[line] ? value : 0.0f;
   });
 }
 
