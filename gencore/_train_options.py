@@ -199,6 +199,13 @@ def _add_pixels(p: Any, model: Any, *, own: tuple[str, ...]) -> None:
     _add_passes(learning, epochs=20, batch_size=16)
     _add_learning_rate(learning, lr=0.001)
     _add_optimizer(learning, "rmsprop", watched="log-likelihood")
+    _add_pictures(p)
+    _add_run(p)
+    p.set_defaults(run=_commands.train_pixels, own=own)
+
+
+def _add_pictures(p: Any) -> Any:
+    """Add samples that are drawn while a model learns; what adds more such options comes back."""
     pictures = p.add_argument_group("pictures while it learns").add_argument
     pictures(
         "--samples",
@@ -208,8 +215,7 @@ def _add_pixels(p: Any, model: Any, *, own: tuple[str, ...]) -> None:
         "what is learned does not depend on it",
     )
     pictures("--samples-every", type=types.count, metavar="N", help="epochs between two of them (default: 1)")
-    _add_run(p)
-    p.set_defaults(run=_commands.train_pixels, own=own)
+    return pictures
 
 
 def _add_vae_model(group: Any) -> None:

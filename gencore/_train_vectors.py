@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from gencore import _arguments as types
@@ -120,20 +118,7 @@ Example: the static binarisation of MNIST
         metavar="X",
         help="half this times the squares of the weights is added to the loss",
     )
-    _add_samples(p)
+    options.add_shape(options._add_pictures(p))
     options._add_run(p)
     p.set_defaults(run=run)
     return model
-
-
-def _add_samples(p: argparse.ArgumentParser) -> None:
-    pictures = p.add_argument_group("pictures while it learns").add_argument
-    pictures(
-        "--samples",
-        type=Path,
-        metavar="FILE",
-        help=".png, .pdf or .svg of 64 samples, written anew as the training goes, and at its end; "
-        "what is learned does not depend on it",
-    )
-    pictures("--samples-every", type=types.count, metavar="N", help="epochs between two of them (default: 1)")
-    options.add_shape(pictures)

@@ -1,20 +1,18 @@
-"""The CUDA column: its kernels on an emulated device, the way of a device array to them, and, marked `gpu`, a real one.
+"""The CUDA column: its kernels on an emulated device and, marked `gpu`, a real one.
 
 The emulation (cuda_emulation/) compiles csrc/cuda as C++ and registers it as the CUDA kernels; its arrays are host
 memory that is offered as a device's. So every row of the grid that has a CUDA kernel takes the whole way that a CuPy
-array takes.
+array takes. Where that way may end otherwise: test_cuda_boundary.py.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import re
 import shutil
 import subprocess
 import sys
-import types
 
 import cuda_emulation
 import numpy as np
@@ -26,10 +24,14 @@ from cuda_emulation import DeviceArray
 from device_array import DeviceArray as CupyArray
 
 import gencore as gc
-from gencore import _core, _cuda_support, _info
+from gencore import _core, _cuda_support
 from gencore.kernels import autoregressive, conv, dense, rbm, sample
 
 KERNELS = re.compile("sample|dense|rbm|optim|autoregressive|conv.conv2d")  # ops that have CUDA kernels
+
+
+def matrix(rows=2, columns=3):
+    return np.zeros((rows, columns), np.float32)
 
 
 # --- the grid on an emulated device ---------------------------------------------------------------------------
@@ -325,182 +327,6 @@ def test_gradients_of_other_families_stay_on_the_device(emulation):
     for ours, cpu in zip(gradients(CupyArray), gradients(lambda a: a), strict=True):
         assert ours.device == "cuda"
         assert np.allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-5)
-
-
-# --- the boundary ---------------------------------------------------------------------------------------------
-
-
-def matrix(rows=2, columns=3):
-    return np.zeros((rows, columns), np.float32)
-
-
-def test_cpu_and_device_do_not_mix(emulation):
-    words = (
-        r"sample.bernoulli: expected all arrays on one device, received out on the CPU and p on a CUDA device"
-    )
-    with pytest.raises(TypeError, match=words):
-        sample.bernoulli(DeviceArray(matrix()), 1, out=np.zeros((2, 3), np.uint8))
-
-
-def test_variates_beside_an_array(emulation, monkeypatch):
-    """New arrays are made where they are asked for."""
-    like = DeviceArray(matrix())
-    for function in (sample.uniform, sample.normal, sample.exponential):
-        made = function((5, 7), 3, device=like)
-        assert isinstance(made, DeviceArray)
-        assert np.array_equal(made.host, function((5, 7), 3))
-        assert isinstance(function((5, 7), 3, device=matrix()), np.ndarray)
-    monkeypatch.setitem(
-        sys.modules,
-        "cupy",
-        types.SimpleNamespace(
-            empty=lambda *a: DeviceArray(np.empty(*a)),
-            cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=0)),
-        ),
-    )
-    assert np.array_equal(sample.uniform(9, 3, device="cuda").host, sample.uniform(9, 3))
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(ImportError, match=r"sample.uniform: device 'cuda' needs CuPy"):
-        sample.uniform(9, 3, device="cuda")
-    with pytest.raises(ValueError, match="expected device to be 'cpu', 'cuda' or an array, received 'tpu'"):
-        sample.uniform(9, 3, device="tpu")
-
-
-def test_two_devices_do_not_mix(emulation, monkeypatch):
-    p, out = matrix(), np.zeros((2, 3), np.uint8)
-    first = out.__array_interface__["data"][0]
-    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"{first}:{first + out.nbytes}")
-    words = "expected out on CUDA device 0, as p, received an array on CUDA device 1"
-    with pytest.raises(TypeError, match=words):
-        sample.bernoulli(DeviceArray(p), 1, out=DeviceArray(out))
-
-
-def test_kernels_run_on_the_device_of_the_arrays(emulation, monkeypatch):
-    out = matrix()
-    sample.uniform((2, 3), 1, out=DeviceArray(out))
-    assert emulation.emulation_launch_device() == 0
-    first = out.__array_interface__["data"][0]
-    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"{first}:{first + out.nbytes}")
-    sample.uniform((2, 3), 1, out=DeviceArray(out))
-    assert emulation.emulation_launch_device() == 1
-
-
-def test_a_masked_array_is_refused(emulation):
-    with pytest.raises(TypeError, match="expected out to be an array without a mask"):
-        sample.uniform((2, 3), 1, out=DeviceArray(matrix(), mask=DeviceArray(matrix())))
-
-
-@pytest.mark.parametrize(
-    ("shape", "strides"), [((2, 3), (12, 4)), ((2, 3), None), ((1, 3), (4, 4)), ((3, 1), (4, 400))]
-)
-def test_strides_of_arrays_in_order(shape, strides, emulation):
-    out = np.zeros(shape, np.float32)
-    _core.sample_uniform(out=DeviceArray(out, strides=strides), key=1)
-    assert np.array_equal(out, sample.uniform(shape, 1))
-
-
-@pytest.mark.parametrize(("strides", "words"), [((4, 8), "Fortran order"), ((24, 8), "a strided array")])
-def test_strides_of_other_arrays(strides, words, emulation):
-    memory = DeviceArray(np.zeros((2, 6), np.float32)[:, :3].copy(), strides=strides)
-    with pytest.raises(TypeError, match=f"out to be contiguous in C order .* received {words}"):
-        _core.sample_uniform(out=memory, key=1)
-
-
-def test_an_array_without_elements_has_no_memory(emulation):
-    out = DeviceArray(np.zeros((0, 3), np.float32), data=(0, False))
-    _core.sample_uniform(out=out, key=1)
-
-
-def test_more_axes_than_two(emulation):
-    p = np.full((2, 3, 5), 0.5, np.float32)
-    assert np.array_equal(sample.bernoulli(DeviceArray(p), 1).host, sample.bernoulli(p, 1))
-    with pytest.raises(TypeError, match=r"sample.bernoulli: expected p to be contiguous in C order"):
-        sample.bernoulli(DeviceArray(np.zeros((2, 3, 10), np.float32)[:, :, ::2]), 1)
-
-
-def test_a_family_without_cuda_kernels_says_so(emulation):
-    shapes = {
-        "x": (1, 2, 3),
-        "w_input": (3, 4),
-        "w_hidden": (1, 4),
-        "bias": (4,),
-        "h": (1, 2, 1),
-        "c": (1, 1),
-    }
-    arrays = {name: DeviceArray(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
-    with pytest.raises(TypeError, match=r"recurrent.lstm: has no kernel for this device"):
-        _core.recurrent_lstm(**arrays)
-
-
-def test_the_stream_reaches_the_launch(emulation):
-    for stream, expected in ((None, None), (1, 1), (2, 2), (0xABC0, 0xABC0)):
-        emulation.emulation_launch_stream.restype = ctypes.c_void_p
-        sample.uniform((2, 3), 1, out=DeviceArray(matrix(), stream=stream))
-        assert emulation.emulation_launch_stream() == expected
-
-
-def test_which_stream(monkeypatch):
-    """PyTorch's own for its tensors, then CuPy's current one, then the interface's, then the default."""
-    array = DeviceArray(matrix())
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert _cuda_support.stream_of(array, None) == 0
-    assert _cuda_support.stream_of(array, 7) == 7
-
-    cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=8))
-    )
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert _cuda_support.stream_of(array, 7) == 8
-
-    class Tensor:
-        device = "cuda:0"
-
-    streams = {"cuda:0": types.SimpleNamespace(cuda_stream=9)}
-    torch = types.SimpleNamespace(
-        Tensor=Tensor, cuda=types.SimpleNamespace(current_stream=streams.__getitem__)
-    )
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    assert _cuda_support.stream_of(Tensor(), None) == 9
-    assert _cuda_support.stream_of(array, None) == 8
-
-
-WITHOUT = """
-import sys
-sys.modules["gencore._cuda"] = None
-import numpy as np
-from cuda_emulation import DeviceArray
-from device_array import DeviceArray as CupyArray
-from gencore import _cuda_support
-from gencore.kernels import sample
-
-print(_cuda_support.describe())
-try:
-    sample.uniform((2, 3), 1, out=DeviceArray(np.zeros((2, 3), np.float32)))
-except TypeError as error:
-    print(error)
-"""
-
-
-def test_without_the_cuda_module():
-    """One line that names the op, the argument and the cure."""
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "not built (cure: GENCORE_CUDA=1 pip install .)",
-        "sample.uniform: expected out to be on the CPU: the CUDA kernels are not built "
-        "(cure: GENCORE_CUDA=1 pip install .), received DeviceArray on a CUDA device",
-    ]
-
-
-def test_the_configuration_has_a_line_on_cuda():
-    assert _info.config()["cuda"] == _cuda_support.describe()
 
 
 # --- the emulation itself -------------------------------------------------------------------------------------
