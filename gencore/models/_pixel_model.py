@@ -16,12 +16,13 @@ from gencore.autograd import Tensor, no_grad
 from gencore.kernels import conv
 from gencore.kernels._pixels import log_prob_of_map, scaled_levels
 from gencore.models._exact import ExactModel, Method
+from gencore.nn import MaskedConv2d
 from gencore.nn.module import parameter
 from gencore.random import Generator, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
 from gencore.train.fit import Options
 
-__all__ = ["Output", "PixelModel"]
+__all__ = ["LayerStack", "Output", "PixelModel"]
 
 Output = Literal["bernoulli", "categorical", "discretised_logistic"]
 _OUTPUTS = ("bernoulli", "categorical", "discretised_logistic")
@@ -29,12 +30,38 @@ _OUTPUTS = ("bernoulli", "categorical", "discretised_logistic")
 _ROWS = 250  # images whose log-probability is computed at a time
 
 
+class LayerStack:
+    """Layers that are added one after the other; numbers of maps come back."""
+
+    def __init__(self) -> None:
+        self.layers: list[conv.PixelLayer] = []
+
+    def conv(self, layer: MaskedConv2d, src: int) -> int:
+        """``activation(src * weight + bias)``."""
+        return self._add("conv", src, 0, layer.weight, layer.bias, layer.mask, layer.activation)
+
+    def relu(self, src: int) -> int:
+        """``max(src, 0)``."""
+        return self._add("relu", src)
+
+    def gate(self, src: int) -> int:
+        """``tanh`` of one half times ``logistic`` of the other."""
+        return self._add("gate", src)
+
+    def sum(self, a: int, b: int) -> int:
+        """``a + b``."""
+        return self._add("add", a, b)
+
+    def _add(self, *arguments: Any) -> int:
+        self.layers.append(conv.PixelLayer(*arguments))
+        return len(self.layers)
+
+
 class PixelModel(ExactModel):
     """An `ExactModel` of images (H, W, C): each pixel given those before it in raster order, colour after colour.
 
     A subclass passes what it takes itself to ``super().__init__``, and builds layers whose last one puts out
-    ``self.n_logits`` channels. Where they are a stack of convolutions it has `layers`, else its own `forward` and
-    `sample_cached`.
+    ``self.n_logits`` channels; it has `forward` and `sample_cached`.
 
     What models of images take besides their own arguments:
 
@@ -95,26 +122,38 @@ class PixelModel(ExactModel):
         self.n_logits = sizes["channels"] * of_colour
         self.keys = Generator(int(self.generator.key()))  # of initial weights
 
+    # --- its layers -------------------------------------------------------------------------------------------
+
+    def masked(
+        self, n_in: int, n_out: int, size: Any, mask: conv.Mask, activation: Any = "identity"
+    ) -> MaskedConv2d:
+        """A layer of the model's colours; those of rows above are all known."""
+        groups = self.shape[2] if mask in ("A", "B") else 1
+        return MaskedConv2d(n_in, n_out, size, mask, activation, channel_groups=groups, key=self.keys)
+
+    def of_class(self, layer: MaskedConv2d) -> MaskedConv2d:
+        """The layer, with a bias for each class if the model has classes."""
+        shape = (self.n_classes, layer.n_out) if self.n_classes else (layer.n_out,)
+        layer.bias = parameter(np.zeros(shape, np.float32))
+        return layer
+
+    def make_head(self, features: int, hidden: int) -> list[MaskedConv2d]:
+        """relu, 1x1, relu, 1x1, relu, 1x1; the first relu is no layer of this list."""
+        return [
+            self.of_class(self.masked(features, hidden, 1, "B", "relu")),
+            self.masked(hidden, hidden, 1, "B", "relu"),
+            self.masked(hidden, self.n_logits, 1, "B"),
+        ]
+
     # --- what it computes -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def layers(self) -> list[conv.PixelLayer]:
-        """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
-
     def forward(self, images: Any, labels: Any = None) -> Any:
         """Levels (N, H, W, C) uint8 -> (N, H, W, n_logits); what is of a pixel sees earlier ones alone."""
-        return conv.pixel_stack(
-            self.scaled(images), self.layers(), channel_groups=self.shape[2], labels=labels, n_classes=self.n_classes
-        )  # fmt: skip
 
     def scaled(self, images: NDArray[np.uint8]) -> Any:
         """Levels as layers read them: floats from 0 to 1."""
         return scaled_levels(images, self.levels)
-
-    def class_bias(self, channels: int) -> Tensor:
-        """A new bias for a layer of so many channels: (channels,), or (n_classes, channels), zero."""
-        shape = (self.n_classes, channels) if self.n_classes else (channels,)
-        return parameter(np.zeros(shape, np.float32))
 
     def log_prob_of(self, x: Any) -> Any:
         """Log-probability of images as kernels take them, or of those and their labels: (n,), differentiable."""
@@ -243,15 +282,11 @@ class PixelModel(ExactModel):
         draw = self.sample_cached if method == "cached" else self._sample_naively
         return draw(n, classes, given, keep, temperature, as_key(self.key(key)))
 
+    @abstractmethod
     def sample_cached(
         self, n: int, labels: Any, given: Any, keep: Any, temperature: float, key: int
     ) -> NDArray[np.uint8]:
         """`sample` by the method "cached", of arguments as kernels take them."""
-        return conv.pixel_sample(
-            self.layers(), (n, *self.shape), key, channel_groups=self.shape[2], levels=self.levels,
-            n_mixtures=self.n_mixtures, labels=labels, n_classes=self.n_classes, temperature=temperature, given=given,
-            keep=keep,
-        )  # fmt: skip
 
     def draw(self, logits: Any, place: int, temperature: float, key: int) -> NDArray[np.uint8]:
         """Draw one colour of one pixel of each image from what the model says of it, (n, logits of a colour)."""

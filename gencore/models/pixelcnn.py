@@ -2,69 +2,32 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gencore._checks import count
 from gencore.kernels import conv
-from gencore.models._pixel_model import Output, PixelModel
-from gencore.nn import MaskedConv2d, Module
+from gencore.models._pixel_model import LayerStack, Output, PixelModel
+from gencore.nn import Module
 
 __all__ = ["GatedPixelCNN", "PixelCNN"]
 
 
-class _Stack:
-    """Layers that are added one after the other; numbers of maps come back."""
-
-    def __init__(self) -> None:
-        self.layers: list[conv.PixelLayer] = []
-
-    def conv(self, layer: MaskedConv2d, src: int) -> int:
-        """``activation(src * weight + bias)``."""
-        return self._add("conv", src, 0, layer.weight, layer.bias, layer.mask, layer.activation)
-
-    def relu(self, src: int) -> int:
-        """``max(src, 0)``."""
-        return self._add("relu", src)
-
-    def gate(self, src: int) -> int:
-        """``tanh`` of one half times ``logistic`` of the other."""
-        return self._add("gate", src)
-
-    def sum(self, a: int, b: int) -> int:
-        """``a + b``."""
-        return self._add("add", a, b)
-
-    def _add(self, *arguments: Any) -> int:
-        self.layers.append(conv.PixelLayer(*arguments))
-        return len(self.layers)
-
-
-class _ConvolutionModel(PixelModel):
-    """What both models have: masked convolutions whose biases may be those of classes, and a head of 1x1 layers."""
-
-    def masked(
-        self, n_in: int, n_out: int, size: Any, mask: conv.Mask, activation: Any = "identity"
-    ) -> MaskedConv2d:
-        """A layer of the model's colours; those of rows above are all known."""
-        groups = self.shape[2] if mask in ("A", "B") else 1
-        return MaskedConv2d(n_in, n_out, size, mask, activation, channel_groups=groups, key=self.keys)
-
-    def of_class(self, layer: MaskedConv2d) -> MaskedConv2d:
-        """The layer, with a bias for each class if the model has classes."""
-        layer.bias = self.class_bias(layer.n_out)
-        return layer
-
-    def make_head(self, features: int, hidden: int) -> list[MaskedConv2d]:
-        """relu, 1x1, relu, 1x1, relu, 1x1; the first relu is no layer of this list."""
-        return [
-            self.of_class(self.masked(features, hidden, 1, "B", "relu")),
-            self.masked(hidden, hidden, 1, "B", "relu"),
-            self.masked(hidden, self.n_logits, 1, "B"),
-        ]
-
-
-class _StackModel(_ConvolutionModel):
+class _StackModel(PixelModel):
     """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image."""
+
+    @abstractmethod
+    def layers(self) -> list[conv.PixelLayer]:
+        """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
+
+    def forward(self, images: Any, labels: Any = None) -> Any:
+        """Levels (N, H, W, C) uint8 -> (N, H, W, n_logits); what is of a pixel sees earlier ones alone."""
+        return conv.pixel_stack(
+            self.scaled(images), self.layers(), channel_groups=self.shape[2], labels=labels, n_classes=self.n_classes
+        )  # fmt: skip
 
     def log_prob_of(self, x: Any) -> Any:
         """Log-probability of images as kernels take them, or of those and their labels: (n,), differentiable."""
@@ -74,11 +37,21 @@ class _StackModel(_ConvolutionModel):
             labels=labels, n_classes=self.n_classes,
         )  # fmt: skip
 
+    def sample_cached(
+        self, n: int, labels: Any, given: Any, keep: Any, temperature: float, key: int
+    ) -> NDArray[np.uint8]:
+        """`sample` by the method "cached", of arguments as kernels take them."""
+        return conv.pixel_sample(
+            self.layers(), (n, *self.shape), key, channel_groups=self.shape[2], levels=self.levels,
+            n_mixtures=self.n_mixtures, labels=labels, n_classes=self.n_classes, temperature=temperature, given=given,
+            keep=keep,
+        )  # fmt: skip
+
 
 class _Block(Module):
     """x + conv(relu(conv(relu(conv(relu(x)))))): 2h -> h (1x1), h -> h (3x3), h -> 2h (1x1)."""
 
-    def __init__(self, h: int, model: _ConvolutionModel) -> None:
+    def __init__(self, h: int, model: PixelModel) -> None:
         super().__init__()
         self.narrow = model.masked(2 * h, h, 1, "B", "relu")
         self.spread = model.of_class(model.masked(h, h, 3, "B", "relu"))
@@ -157,7 +130,7 @@ class PixelCNN(_StackModel):
 
     def layers(self) -> list[conv.PixelLayer]:
         """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
-        stack = _Stack()
+        stack = LayerStack()
         x = stack.conv(self.first, 0)
         for block in self.blocks:
             y = stack.conv(block.spread, stack.conv(block.narrow, stack.relu(x)))
@@ -172,7 +145,7 @@ class _GatedBlock(Module):
     """One gated layer: what comes from above, what comes from the left, and how the two meet."""
 
     def __init__(
-        self, n_in: int, p: int, height: int, width: int, kind: conv.Mask, model: _ConvolutionModel
+        self, n_in: int, p: int, height: int, width: int, kind: conv.Mask, model: PixelModel
     ) -> None:
         super().__init__()
         rows: conv.Mask = "rows-A" if kind == "A" else "rows-B"
@@ -255,7 +228,7 @@ class GatedPixelCNN(_StackModel):
 
     def layers(self) -> list[conv.PixelLayer]:
         """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""
-        stack, vertical, horizontal = _Stack(), 0, 0
+        stack, vertical, horizontal = LayerStack(), 0, 0
         for block in (self.first, *self.blocks):
             above = stack.conv(block.above, vertical)
             both = stack.sum(stack.conv(block.left, horizontal), stack.conv(block.down, above))

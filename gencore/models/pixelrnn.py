@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from gencore._checks import count
 from gencore.autograd import no_grad
 from gencore.kernels import conv, dense, recurrent
-from gencore.models._pixel_model import Output
-from gencore.models.pixelcnn import _ConvolutionModel, _Stack
+from gencore.models._pixel_model import LayerStack, Output, PixelModel
 from gencore.nn import Module, init
 from gencore.nn.module import parameter
 
@@ -30,7 +29,7 @@ class _Layer(Module):
     taps: int
     reach: int
 
-    def __init__(self, h: int, model: _ConvolutionModel) -> None:
+    def __init__(self, h: int, model: PixelModel) -> None:
         super().__init__()
         self.groups = model.shape[2]
         columns, seen = 4 * self.sweeps * h, (self.reach // 2 + 1) * 2 * h
@@ -175,7 +174,7 @@ class _DiagonalCache(_Cache):
 # --- models ---------------------------------------------------------------------------------------------------
 
 
-class _RecurrentModel(_ConvolutionModel):
+class _RecurrentModel(PixelModel):
     """A 7x7 convolution of type A, residual LSTM layers, and a head of 1x1 layers."""
 
     layer: type[_Layer]
@@ -206,15 +205,15 @@ class _RecurrentModel(_ConvolutionModel):
         self.head = self.make_head(2 * n_features, n_hidden)
         self.eval()
 
-    def layers(self) -> list[conv.PixelLayer]:
-        """The first layer as a stack; what is recurrent is none."""
-        stack = _Stack()
+    def first_layers(self) -> list[conv.PixelLayer]:
+        """From the image to the first map."""
+        stack = LayerStack()
         stack.conv(self.first, 0)
         return stack.layers
 
     def head_layers(self) -> list[conv.PixelLayer]:
         """From the last LSTM layer's map to the logits."""
-        stack = _Stack()
+        stack = LayerStack()
         x = stack.relu(0)
         for layer in self.head:
             x = stack.conv(layer, x)
@@ -228,7 +227,7 @@ class _RecurrentModel(_ConvolutionModel):
 
     def forward(self, images: Any, labels: Any = None) -> Any:
         """Levels (N, H, W, C) uint8 -> (N, H, W, n_logits); what is of a pixel sees earlier ones alone."""
-        x = self.stack(self.scaled(images), self.layers(), labels)
+        x = self.stack(self.scaled(images), self.first_layers(), labels)
         for block in self.blocks:
             x = block(x)
         return self.stack(x, self.head_layers(), labels)
@@ -243,7 +242,7 @@ class _RecurrentModel(_ConvolutionModel):
         height, width, channels = self.shape
         images = np.zeros((n, *self.shape), np.uint8)
         margin = np.zeros((n, height + 3, width + 6, channels), np.float32)  # what the first layer reads
-        first, head = self.layers(), self.head_layers()
+        first, head = self.first_layers(), self.head_layers()
         caches = [self.cache(block, n, width) for block in self.blocks]
         with no_grad():
             for place in range(height * width * channels):
