@@ -163,6 +163,17 @@ void cast(const Argument& arg, View<T, N>& view) {
   for (int i = 0; i < N; ++i) view.shape[i] = array.shape()[i];
 }
 
+// Describes the op, and does not say where it runs.
+template <class T, int N>
+void cast(const Argument& arg, HostView<T, N>& view) {
+  if (!py::isinstance<py::array>(arg.value) && py::hasattr(arg.value, "__cuda_array_interface__")) {
+    wrong_type(arg, "to be on the CPU, whatever the device of the other arrays",
+               type_name(arg.value) + " on a CUDA device");
+  }
+  Placement of_its_own;
+  cast(Argument{arg.op, arg.name, arg.value, arg.keep_alive, of_its_own}, static_cast<View<T, N>&>(view));
+}
+
 // A list or tuple of arrays of any shape, each flattened. The Views live as long as what else the call keeps alive.
 template <class T>
 void cast(const Argument& arg, VectorList<T>& list) {

@@ -55,6 +55,7 @@ class Case:
     reference: Callable[[Arguments, Size], dict[str, Expected]]  # float64; its docstring derives the bounds
     public: Callable[[Arguments, Size], Arrays] | None = None  # the same call through gencore.kernels
     optional: frozenset[str] = frozenset()  # arguments that may be left out or None, outputs included
+    host: frozenset[str] = frozenset()  # arrays that say what to do: on the host, whatever the device
     in_place: tuple[str, ...] = ()  # inputs that the op updates; they count as outputs
     batch: tuple[
         str, ...

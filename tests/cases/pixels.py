@@ -15,6 +15,7 @@ from .sample import COUNTERS_BAD
 MASKS = (None, "A", "B", "rows-A", "rows-B")
 KINDS = ("conv", "add", "relu", "gate")
 FIELDS = ("kind", "src", "src2", "dst", "kh", "kw", "c_in", "c_out", "mask", "activation", "weight", "bias")
+TABLE = frozenset({"layers"})
 PIXEL_HEAD = 23
 MARGIN = 1e-5  # of a uniform to the border of what it draws; activations of a few dozen terms stray by 1e-6
 
@@ -264,6 +265,7 @@ SAMPLE = Case(
     reference=reference,
     public=public,
     optional=frozenset({"given", "keep", "labels"}),
+    host=TABLE,
     batch=("given", "keep", "labels", "out"),
     bad=(
         Bad("layers", lambda a: a["layers"][:, :-1].copy(), ValueError, ("the fields of a layer",)),
@@ -472,6 +474,7 @@ FORWARD = Case(
     public=lambda a, s: {"out": kernels.pixel_stack(a["x"], layers_of(a), **settings(a))},
     batch=("x", "labels", "out"),
     optional=frozenset({"labels"}),
+    host=TABLE,
     bad=(
         Bad("n_classes", -1, ValueError, ("-1",)),
         Bad("labels", lambda a: a["labels"][1:].copy(), ValueError, ("the images",)),
@@ -515,6 +518,7 @@ VJP = Case(
     outputs=lambda s: {},
     reference=vjp_reference,
     in_place=("grads",),
+    host=TABLE,
     bad=(
         Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images of x",)),
         Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),
@@ -579,6 +583,7 @@ LOG_PROB_VJP = Case(
     reference=log_prob_reference,
     in_place=("grads",),
     optional=frozenset({"labels"}),
+    host=TABLE,
     bad=(
         Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images",)),
         Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),

@@ -41,11 +41,14 @@ class Placed:
 
 def run(emulation, case, size, planted):
     placed = Placed()
-    arguments = {name: placed.of(value) for name, value in case.good_inputs(size).items()}
+    arguments = {
+        name: value if name in case.host else placed.of(value)
+        for name, value in case.good_inputs(size).items()
+    }
     outputs = {
         name: placed.take(np.full(shape, 77, dtype)) for name, (shape, dtype) in case.outputs(size).items()
     }
-    call = {name: test_cuda.wrapped(value) for name, value in (arguments | outputs).items()}
+    call = test_cuda.wrapped_call(case, arguments | outputs)
     emulation.emulation_guard(ctypes.c_void_p(placed.first), ctypes.c_size_t(SIZE))
     if planted:
         print(next(iter(outputs.values())).sum())

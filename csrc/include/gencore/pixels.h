@@ -34,11 +34,11 @@ enum LayerField : std::int32_t {
 
 // A stack, and what all that run it take.
 struct Stack {
-  Matrix<const std::int64_t> layers{};  // (layers, layer_fields)
-  VectorList<const float> params{};     // weights and biases, flat; layers refer to them by number
-  std::int64_t channel_groups = 1;      // of every layer: 1 or the colours
-  std::int64_t n_classes = 0;           // 0, or that of the labels
-  Vector<const std::int64_t> labels{};  // (N,), optional: a bias of n_classes rows has one for each class
+  HostMatrix<const std::int64_t> layers{};  // (layers, layer_fields), on the host whatever the device
+  VectorList<const float> params{};         // weights and biases, flat; layers refer to them by number
+  std::int64_t channel_groups = 1;          // of every layer: 1 or the colours
+  std::int64_t n_classes = 0;               // 0, or that of the labels
+  Vector<const std::int64_t> labels{};      // (N,), optional: a bias of n_classes rows has one for each class
 };
 template <class T, class F>
 void stack_fields(F&& f) {
@@ -59,15 +59,17 @@ inline std::int64_t logits_of(std::int64_t levels, std::int64_t n_mixtures) {
 }
 }  // namespace detail
 
-// Whether the layers fit each other and what they read; where `causal`, whether none sees what is drawn later.
-inline void check_stack(const char* name, const Stack& stack, std::int64_t images, std::int64_t colours, bool causal) {
+// Whether the layers fit each other and what they read; where `causal`, whether none sees what is drawn later. Labels are
+// looked at where they are `readable`; on a device, what one beyond the classes adds is NaN.
+inline void check_stack(const char* name, const Stack& stack, bool readable, std::int64_t images, std::int64_t colours,
+                        bool causal) {
   const auto& [layers, params, channel_groups, n_classes, labels] = stack;
   check::given(name, "layers", layers);
   check::given(name, "params", params);
   check::at_least(name, "n_classes", n_classes, 0);
   if (n_classes > 0 || labels.given()) {
     check::shape(name, "labels", labels, {images}, "the images");
-    for (std::int64_t n = 0; n < images; ++n) {
+    for (std::int64_t n = 0; readable && n < images; ++n) {
       detail::one_of(name, "labels[" + std::to_string(n) + "]", labels[n], 0, n_classes - 1);
     }
   }
@@ -257,7 +259,7 @@ inline void PixelSample::check() const {
   } else if (keep.given()) {
     check::fail(name, "given, which keep refers to,", "to be given", "nothing");
   }
-  check_stack(name, *this, out.shape[0], colours, true);
+  check_stack(name, *this, readable(), out.shape[0], colours, true);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = colours * detail::logits_of(levels, n_mixtures);
   if (logits != wanted) {
@@ -269,7 +271,7 @@ inline void PixelSample::check() const {
 
 inline void StackForward::check() const {
   check::given(name, "x", x);
-  check_stack(name, *this, x.shape[0], x.shape[3], false);
+  check_stack(name, *this, readable(), x.shape[0], x.shape[3], false);
   check::shape(name, "out", out, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::apart(name, "out", out, "x", x);
@@ -277,7 +279,7 @@ inline void StackForward::check() const {
 
 inline void StackVjp::check() const {
   check::given(name, "x", x);
-  check_stack(name, *this, x.shape[0], x.shape[3], false);
+  check_stack(name, *this, readable(), x.shape[0], x.shape[3], false);
   check::shape(name, "grad", grad, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::like(name, "grads", grads, "params", params);
@@ -287,11 +289,11 @@ inline void StackLogProbVjp::check() const {
   check::given(name, "images", images);
   check::in_range(name, "levels", levels, 2, 256);
   check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
-  check_stack(name, *this, images.shape[0], images.shape[3], false);
+  check_stack(name, *this, readable(), images.shape[0], images.shape[3], false);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = images.shape[3] * detail::logits_of(levels, n_mixtures);
   check::in_range(name, "levels and n_mixtures, and so the channels of the last of layers,", logits, wanted, wanted);
-  for (std::int64_t i = 0; i < images.size(); ++i) {
+  for (std::int64_t i = 0; readable() && i < images.size(); ++i) {
     if (images[i] < levels) continue;
     check::fail(name, "images", "to hold levels from 0 to " + std::to_string(levels - 1), std::to_string(images[i]));
   }

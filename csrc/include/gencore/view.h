@@ -62,6 +62,13 @@ using Vector = View<T, 1>;
 template <class T>
 using Matrix = View<T, 2>;
 
+// An array that says what an op does rather than what it is done to: in the host's memory, wherever the op's other arrays
+// are, so that check() may read it and a launch can be planned by it.
+template <class T, int N>
+struct HostView : View<T, N> {};
+template <class T>
+using HostMatrix = HostView<T, 2>;
+
 // Several arrays, each as one row of its elements. The Views belong to the caller, as what they show does.
 template <class T>
 struct VectorList {
