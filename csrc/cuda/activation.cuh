@@ -1,4 +1,4 @@
-// What a layer does to its sums.
+// What a layer does to its sums, and the slopes of that.
 #pragma once
 
 #include "gencore/dense.h"
@@ -15,6 +15,18 @@ __device__ inline float activated(dense::Activation activation, float x) {
     case dense::Activation::softplus: return softplus(x);
   }
   return x;
+}
+
+// grad times the slope of the activation, from its value.
+__device__ inline float slope(dense::Activation activation, float grad, float value) {
+  switch (activation) {
+    case dense::Activation::identity: return grad;
+    case dense::Activation::logistic: return grad * (value * (1.0f - value));
+    case dense::Activation::tanh: return grad * ((1.0f - value) * (1.0f + value));
+    case dense::Activation::relu: return value <= 0.0f ? 0.0f : grad;  // grad where value is NaN
+    case dense::Activation::softplus: return grad * one_minus_exp_minus(value);
+  }
+  return grad;
 }
 
 }  // namespace gencore::cuda

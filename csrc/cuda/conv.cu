@@ -5,6 +5,7 @@
 // channels, a kernel row of 3 and 28 x 28 pixels fill 12 steps of 8 entirely. A step reads each pixel's 8 floats, a sector.
 #include "activation.cuh"
 #include "conv.cuh"
+#include "conv_kernels.cuh"
 #include "table.h"
 
 namespace gencore::cuda {
@@ -104,6 +105,8 @@ __global__ void __launch_bounds__(block_threads, 2)
   });
 }
 
+}  // namespace
+
 void conv2d(const Conv2d& op) {
   if (op.out.size() == 0) return;
   const Taps taps(op, op.w.shape);
@@ -114,6 +117,8 @@ void conv2d(const Conv2d& op) {
                   convolve<decltype(rows)::value, decltype(units)::value>, op, taps, pixels, channels);
   });
 }
+
+namespace {
 
 // --- gradient for the input ------------------------------------------------------------------------------------------------
 
@@ -232,6 +237,8 @@ void input_phase(const Conv2dInput& op, const Taps& taps, const Phase& down, con
   });
 }
 
+}  // namespace
+
 void conv2d_input(const Conv2dInput& op) {
   if (op.out.size() == 0) return;
   const Taps taps(op, op.w.shape);
@@ -242,8 +249,6 @@ void conv2d_input(const Conv2dInput& op) {
     }
   }
 }
-
-}  // namespace
 
 void fill_conv(runtime::Table& table) {
   table.conv.Conv2d = conv2d;

@@ -4,6 +4,7 @@
 //
 // The limit: that of gemm.cuh; a kernel row of 3 with 32 channels fills 96 of a tile's 128 lines.
 #include "conv.cuh"
+#include "conv_kernels.cuh"
 #include "table.h"
 
 namespace gencore::cuda {
@@ -134,6 +135,8 @@ struct AddGroups {
   }
 };
 
+}  // namespace
+
 void conv2d_weight(const Conv2dWeight& op) {
   const std::int64_t size = op.out.size(), images = op.x.shape[0];
   if (size == 0) return;
@@ -157,8 +160,6 @@ void conv2d_weight(const Conv2dWeight& op) {
     wide ? run(Number<2>{}, Number<8>{}) : run(Number<2>{}, Number<2>{});
   }
 }
-
-}  // namespace
 
 void fill_conv_weight(runtime::Table& table) { table.conv.Conv2dWeight = conv2d_weight; }
 

@@ -51,21 +51,11 @@ struct Slopes {
     float sum = 0;
     for (std::int64_t r = part * stretch; r < grad.shape[0] && r < (part + 1) * stretch; ++r) {
       const std::int64_t at = r * grad.shape[1] + column;
-      const float d = slope(grad[at], y[at]);
+      const float d = slope(activation, grad[at], y[at]);
       if (dz != nullptr) dz[at] = d;
       sum += d;
     }
     if (sums != nullptr) sums[i] = sum;
-  }
-  __device__ float slope(float g, float value) const {
-    switch (activation) {
-      case Activation::identity: return g;
-      case Activation::logistic: return g * (value * (1.0f - value));
-      case Activation::tanh: return g * ((1.0f - value) * (1.0f + value));
-      case Activation::relu: return value <= 0.0f ? 0.0f : g;  // grad where y is NaN
-      case Activation::softplus: return g * one_minus_exp_minus(value);
-    }
-    return g;
   }
 };
 

@@ -5,7 +5,7 @@
 // The limit: a loss reads 5 or 8 bytes an element, a gradient moves as much and 4 more; at 3 TB/s 3 ps.
 #include "bernoulli_cost.cuh"
 #include "common.cuh"
-#include "gencore/dense_loss.h"
+#include "loss_kernels.cuh"
 #include "math.cuh"
 #include "table.h"
 
@@ -30,10 +30,14 @@ struct LogProb {
   }
 };
 
+}  // namespace
+
 void bernoulli_log_prob(const dense::BernoulliLogProb& op) {
   const std::int64_t rows = op.logits.shape[0];
   for_each_row(op, rows, op.logits.shape[1], LogProb{op.logits, Targets(op.targets), op.targets.shape[0], op.out});
 }
+
+namespace {
 
 // grad (t - logistic(x)).
 struct LogProbVjp {
@@ -48,9 +52,13 @@ struct LogProbVjp {
   }
 };
 
+}  // namespace
+
 void bernoulli_log_prob_vjp(const dense::BernoulliLogProbVjp& op) {
   for_each_element(op, op.logits.size(), LogProbVjp{op, Targets(op.targets)});
 }
+
+namespace {
 
 // --- softmax -----------------------------------------------------------------------------------------------------------
 
@@ -127,9 +135,13 @@ struct CrossEntropy {
   }
 };
 
+}  // namespace
+
 void softmax_cross_entropy(const dense::SoftmaxCrossEntropy& op) {
   for_each_row(op, op.logits.shape[0], op.logits.shape[1], CrossEntropy{op});
 }
+
+namespace {
 
 struct CrossEntropyVjp {
   dense::SoftmaxCrossEntropyVjp op;
@@ -147,11 +159,11 @@ struct CrossEntropyVjp {
   }
 };
 
+}  // namespace
+
 void softmax_cross_entropy_vjp(const dense::SoftmaxCrossEntropyVjp& op) {
   for_each_row(op, op.logits.shape[0], op.logits.shape[1], CrossEntropyVjp{op});
 }
-
-}  // namespace
 
 void fill_dense_loss(runtime::Table& table) {
   table.dense.BernoulliLogProb = bernoulli_log_prob;

@@ -5,7 +5,7 @@
 // issues 132 x 128 a cycle of 1.7 GHz, 5 and 9 ps a component. With 10 components 16 threads are at work, 6 of them for
 // nothing.
 #include "common.cuh"
-#include "gencore/logistic_mixture.h"
+#include "loss_kernels.cuh"
 #include "math.cuh"
 #include "table.h"
 
@@ -126,6 +126,8 @@ struct AddUnits {
   }
 };
 
+}  // namespace
+
 void logistic_mixture_log_prob(const LogisticMixtureLogProb& op) {
   const std::int64_t count = op.x.size();
   DeviceScratch scratch(op, DeviceScratch::bytes<double>(count));
@@ -133,6 +135,8 @@ void logistic_mixture_log_prob(const LogisticMixtureLogProb& op) {
   for_each_row(op, count, op.n_mixtures, UnitLogProb{op, units});
   for_each_row(op, op.x.shape[0], op.x.shape[1], AddUnits{units, op.x.shape[1], op.out});
 }
+
+namespace {
 
 // --- gradients -----------------------------------------------------------------------------------------------------------
 
@@ -166,11 +170,11 @@ struct UnitVjp {
   }
 };
 
+}  // namespace
+
 void logistic_mixture_log_prob_vjp(const LogisticMixtureLogProbVjp& op) {
   for_each_row(op, op.x.size(), op.n_mixtures, UnitVjp{op});
 }
-
-}  // namespace
 
 void fill_logistic_mixture(runtime::Table& table) {
   table.dense.LogisticMixtureLogProb = logistic_mixture_log_prob;

@@ -23,5 +23,7 @@ void fill_masked_linear(runtime::Table& table);
 void fill_masked_sample(runtime::Table& table);
 void fill_nade(runtime::Table& table);
 void fill_nade_vjp(runtime::Table& table);
+void fill_pixel_stack(runtime::Table& table);
+void fill_pixels(runtime::Table& table);
 
 }  // namespace gencore::cuda
