@@ -27,9 +27,7 @@ import gencore as gc
 from gencore import _core, _cuda_support
 from gencore.kernels import autoregressive, conv, dense, rbm, sample
 
-KERNELS = re.compile(
-    "sample|dense|rbm|optim|autoregressive|conv.conv2d|recurrent"
-)  # ops that have CUDA kernels
+KERNELS = re.compile("sample|dense|rbm|optim|autoregressive|conv.conv2d|recurrent")  # have CUDA kernels
 
 
 def matrix(rows=2, columns=3):

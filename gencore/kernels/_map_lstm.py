@@ -65,7 +65,7 @@ def map_lstm(z: Float32Array, weight: Float32Array, path: Path) -> Float32Array:
     if isinstance(z, Tensor) or isinstance(weight, Tensor):
         kept: Float32Array = _map_kept(z, weight, path=path)[0]
         return kept
-    h = empty(z, _map_shape(z), np.float32)
+    h: Float32Array = empty(z, _map_shape(z), np.float32)
     _core.recurrent_map_lstm(z=z, w=weight, path=number, h=h)
     return h
 
