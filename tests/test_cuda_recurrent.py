@@ -11,6 +11,7 @@ from device_array import DeviceArray as CupyArray
 import gencore as gc
 from gencore.kernels import recurrent
 
+device = test_cuda.device
 SEQUENCES = sequence_size(33, 3, 2, 5, states=True, kept=True)
 IMAGES = map_size(2, 5, 7, 6, "diagonals", 2, kept=True)
 
@@ -56,6 +57,15 @@ def test_sixteen_positions_of_a_thread(case, size, emulation, monkeypatch):
         expected, results = CASES[case.name].run_size(size), case.run_size(size)
     for name, found in results.items():
         assert np.allclose(found, expected[name], rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("case", "size"), [*rows(sequence_size(2200, 2, 3, 130, states=True)), *WIDE[2:]])
+def test_device_has_sixteen_positions_of_a_thread(case, size, device):
+    with np.errstate(over="ignore"):
+        expected, results = CASES[case.name].run_size(size), test_cuda.run_on(device, case, size)
+    for name, found in results.items():
+        assert np.allclose(found, expected[name], rtol=1e-4, atol=1e-4), name
 
 
 # --- gradients ------------------------------------------------------------------------------------------------

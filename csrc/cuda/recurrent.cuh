@@ -9,7 +9,12 @@
 // What limits a step of H units on an H100: 4 taps H^2 multiply-adds for each position at 128 a cycle, and 16 taps H^2 bytes
 // of weights for each group of `rows` positions, at 128 bytes a cycle from shared memory, 64 from the second-level cache
 // (about 24 where all multiprocessors read it). With 4 rows these are even in shared memory; from the cache, 16 rows bring
-// them nearer to each other, where there are as many. Then some 500 cycles for what is read of that step, and the barrier.
+// them nearer to each other, where there are as many. Then some 500 cycles for the barrier and what is read of that step.
+// With one tap the weights of 116 units fit; of 256, 64 sequences on 16 multiprocessors take some 13,000 cycles a step, 8 us.
+// That few sequences do not use all multiprocessors is the price of no barrier for the grid.
+//
+// Memory of a call: the weights packed once; where a block's states do not fit, theirs. Figures follow from the sizes, and
+// have not been measured on a device.
 #pragma once
 
 #include "gencore/recurrent.h"
@@ -137,31 +142,29 @@ struct SweepPlan {
   std::size_t shared_bytes;
 };
 
-// For weights of `depth` rows and states `stride` floats apart. Chooses how many sequences a block has: few enough for all
-// multiprocessors to have some, and no more than keep its threads busy. What is chosen shows in no bit.
+// For weights of `depth` rows and states `stride` floats apart. Chooses how many sequences a block has: no more than there
+// are for each multiprocessor, nor than keep its threads busy or fit. What is chosen shows in no bit.
 template <class Op>
 SweepPlan plan_sweeps(const Op& op, Sweeps& all, int depth, int stride) {
   const Limits limits = limits_of(Op::name, op.device);
+  const bool sequences = all.order == Order::sequences;
+  const std::int64_t share = sequences ? ceil_div(all.count, limits.multiprocessors) : all.positions();
   const auto fits = [&](int rows) {
     return 4 * static_cast<std::size_t>(StateShape(all, stride, rows).floats()) <= limits.shared_bytes;
   };
-  const bool sequences = all.order == Order::sequences;
-  const std::int64_t share = sequences ? ceil_div(all.count, limits.multiprocessors) : all.positions();
-  const auto place = [&](int rows) {
-    if (!sequences) return;
+  const auto fits_with = [&](int rows) {
     const std::int64_t busy = rows * (all.units < block_threads ? block_threads / all.units : 1);
-    all.beside = static_cast<int>(share < busy ? ceil_div(share, rows) * rows : busy);
+    if (sequences) all.beside = static_cast<int>(share < busy ? ceil_div(share, rows) * rows : busy);
+    return fits(rows);
   };
-  bool wide = ceil_div(share, wide_rows) * all.units >= block_threads;
-  place(wide ? wide_rows : narrow_rows);
-  if (wide && !fits(wide_rows)) {
-    wide = false;
-    place(narrow_rows);
+  const bool many = share >= wide_rows && ceil_div(share, wide_rows) * all.units >= block_threads;
+  const bool wide = many && fits_with(wide_rows);
+  bool on_chip = wide || fits_with(narrow_rows);
+  if (!on_chip && sequences) {
+    all.beside = narrow_rows;
+    on_chip = fits(narrow_rows);
   }
-  if (sequences && !fits(narrow_rows)) all.beside = narrow_rows;
-  const int rows = wide ? wide_rows : narrow_rows;
-  const StateShape shape(all, stride, rows);
-  const bool on_chip = fits(rows);
+  const StateShape shape(all, stride, wide ? wide_rows : narrow_rows);
   const std::size_t states = on_chip ? 4 * static_cast<std::size_t>(shape.floats()) : 0;
   const std::size_t row_bytes = sizeof(float4) * static_cast<std::size_t>(all.units);
   const std::size_t room = (limits.shared_bytes - states) / row_bytes / 4 * 4;

@@ -4,6 +4,9 @@
 // What limits the way back is as recurrent.cuh says; a unit reads the gradients of all gates of the step after, where going
 // forward it has four sums. The product reaches what gemm.cuh does where its tiles are full, 128 inputs and states and 128
 // gates; 16 images of 28 x 28 pixels with 32 units, two taps and two sweeps take 0.2 G multiply-adds, 7 us at that rate.
+//
+// Memory of a call, beside that of recurrent.cuh: the parts' sums, one copy of the weights or the floats of some 512 tiles,
+// and for sequences the gradients of the gates, 16 N T H bytes.
 #include "columns.cuh"
 #include "recurrent.cuh"
 #include "step_tile.cuh"
