@@ -6,7 +6,7 @@ the standard error. Exact gradients are differences of float64 sums over all lat
 
 import numpy as np
 import pytest
-from vae_reference import Reference, gradient, parameters
+from vae_reference import Reference, TwoLayers, gradient, parameters
 
 import gencore as gc
 from gencore.models import VAE
@@ -133,6 +133,14 @@ def test_wake_sleep(latent):
     found, of_encoder = draws(vae, "wake-sleep", copies=1000)
     assert_unbiased(found[:, ~of_encoder], wake)
     assert_unbiased(found[:, of_encoder], sleep)
+
+
+def test_wake_sleep_of_two_layers():
+    vae = model("gaussian", n_latent=(1, 1))
+    reference, p = TwoLayers(vae), parameters(vae)
+    found, of_encoder = draws(vae, "wake-sleep", copies=2000)
+    assert_unbiased(found[:, ~of_encoder], gradient(reference.wake(p, X.astype(float)), p, "decoders"))
+    assert_unbiased(found[:, of_encoder], gradient(reference.dreams(p), p, "encoders"))
 
 
 @pytest.mark.parametrize("latent", ["bernoulli", "categorical"])
