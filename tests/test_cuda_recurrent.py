@@ -18,13 +18,13 @@ IMAGES = map_size(2, 5, 7, 6, "diagonals", 2, kept=True)
 
 def rows(sequences, *images):
     """Of each op with sums over states, at these sizes."""
+    sizes = {"lstm": (sequences,), "lstm_vjp": (sequences,), "map_lstm": images, "map_lstm_vjp": images}
     return [
-        *((test_cuda.on_device(CASES[f"recurrent.{name}"]), sequences) for name in ("lstm", "lstm_vjp")),
-        *(
-            (test_cuda.on_device(CASES[f"recurrent.{name}"]), image)
-            for name in ("map_lstm", "map_lstm_vjp")
-            for image in images
-        ),
+        pytest.param(
+            test_cuda.on_device(CASES[f"recurrent.{name}"]), size, id=f"{name}-{size.get('path', 'steps')}"
+        )
+        for name, chosen in sizes.items()
+        for size in chosen
     ]
 
 
@@ -72,9 +72,9 @@ def test_device_has_sixteen_positions_of_a_thread(case, size, device):
 
 SHAPES = {
     "lstm": ((2, 4, 3), (3, 20), (5, 20), (20,), (2, 5), (2, 5)),
-    "row_lstm": ((2, 3, 4, 3), (1, 3, 3, 16), (3, 4, 16), (16,)),
+    "row_lstm": ((2, 3, 4, 6), (1, 3, 6, 16), (3, 4, 16), (16,)),
     "diagonal_lstm": ((2, 3, 4, 3), (3, 16), (2, 4, 16), (16,)),
-    "diagonal_bilstm": ((2, 3, 4, 3), (3, 32), (2, 2, 4, 16), (32,)),
+    "diagonal_bilstm": ((2, 3, 4, 6), (6, 32), (2, 2, 4, 16), (32,)),
 }
 
 
@@ -88,14 +88,21 @@ def on_both(compute, arrays):
         assert np.allclose(on_device.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_gradients_stay_on_the_device(name, emulation):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in SHAPES),
+        ("row_lstm", {"channel_groups": 2}),
+        ("diagonal_bilstm", {"channel_groups": 2}),
+    ],
+)
+def test_gradients_stay_on_the_device(name, options, emulation):
     """First ones by the kernels, second ones through the tape."""
     rng = np.random.default_rng(len(name))
     arrays = [rng.normal(0, 0.6, shape).astype(np.float32) for shape in SHAPES[name]]
 
     def loss(arguments):
-        found = getattr(recurrent, name)(*arguments)
+        found = getattr(recurrent, name)(*arguments, **options)
         return sum((a * a).sum() for a in (found if name == "lstm" else (found,)))
 
     def both_orders(arguments):
