@@ -44,6 +44,8 @@ runtime::Table build_table() {
   fill_masked_sample(table);
   fill_nade(table);
   fill_nade_vjp(table);
+  fill_recurrent(table);
+  fill_recurrent_vjp(table);
   table.device_of = device_of;
   return table;
 }

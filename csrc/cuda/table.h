@@ -23,5 +23,7 @@ void fill_masked_linear(runtime::Table& table);
 void fill_masked_sample(runtime::Table& table);
 void fill_nade(runtime::Table& table);
 void fill_nade_vjp(runtime::Table& table);
+void fill_recurrent(runtime::Table& table);
+void fill_recurrent_vjp(runtime::Table& table);
 
 }  // namespace gencore::cuda
