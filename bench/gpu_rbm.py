@@ -355,9 +355,9 @@ def measure(work: Work, limits: dict[str, float]) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu-rbm.json"), help="where the record goes")
+def main(all_works: Callable[[str], list[Work]], doc: str, out: str) -> None:
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path(out), help="where the record goes")
     parser.add_argument("--rehearse", action="store_true", help="check the works on the CPU; time nothing")
     parser.add_argument("results", nargs="*", metavar="NAME=RESULT", help="goes into the record")
     options = parser.parse_args()
@@ -390,4 +390,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(all_works, __doc__ or "", "gpu-rbm.json")

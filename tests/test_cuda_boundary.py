@@ -101,18 +101,10 @@ def test_more_axes_than_two(emulation):
         sample.bernoulli(DeviceArray(np.zeros((2, 3, 10), np.float32)[:, :, ::2]), 1)
 
 
-def test_a_family_without_cuda_kernels_says_so(emulation):
-    shapes = {
-        "x": (1, 2, 3),
-        "w_input": (3, 4),
-        "w_hidden": (1, 4),
-        "bias": (4,),
-        "h": (1, 2, 1),
-        "c": (1, 1),
-    }
-    arrays = {name: DeviceArray(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
-    with pytest.raises(TypeError, match=r"recurrent.lstm: has no kernel for this device"):
-        _core.recurrent_lstm(**arrays)
+def test_an_op_without_a_cuda_kernel_says_so(emulation):
+    logits, out = DeviceArray(np.zeros((2, 3), np.float32)), DeviceArray(np.zeros(2, np.uint8))
+    with pytest.raises(TypeError, match=r"conv.pixel_draw: has no kernel for this device"):
+        _core.conv_pixel_draw(logits=logits, levels=3, out=out, key=1)
 
 
 def test_the_stream_reaches_the_launch(emulation):

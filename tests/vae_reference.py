@@ -157,28 +157,27 @@ class TwoLayers(Reference):
     """Two layers of one Gaussian unit each: x, z1 of encoders.0 and decoders.1, z2 of encoders.1."""
 
     noise = NOISE[::4]
-    weight = np.exp(-0.5 * np.square(noise)) / np.exp(-0.5 * np.square(noise)).sum()
+    weight = np.exp(log_normal(noise, 0, 0)) * (noise[1] - noise[0])
 
-    def upper(self, p, net, z):
-        """A net between the layers: mean and log-variance of each row of z, (n,)."""
-        return (h[:, 0] for h in self.heads(p, net, z[:, None]))
+    def normal(self, p, net, rows):
+        """Mean and log-variance of the unit that a net describes, (n,); rows are (n, units) or, of one unit, (n,)."""
+        return (h[:, 0] for h in self.heads(p, net, rows.reshape(len(rows), -1)))
 
     def spread(self, mean, logvar):
         """Nodes of the normals that rows describe, (n, nodes)."""
         return mean[:, None] + np.exp(logvar / 2)[:, None] * self.noise
 
     def wake(self, p, x):
-        """E_q log p(x, z1, z2) of each row, as a function of the decoder's parameters."""
+        """E_q log p(x, z1, z2), mean over rows, as a function of the decoder's parameters."""
         nodes = []
         for row in x:
-            mean, logvar = (h[:, 0] for h in self.heads(p, "encoders.0", row[None]))
-            z1 = self.spread(mean, logvar)[0]
-            nodes.append((row, z1, self.spread(*self.upper(p, "encoders.1", z1))))
+            z1 = self.spread(*self.normal(p, "encoders.0", row[None]))[0]
+            nodes.append((row, z1, self.spread(*self.normal(p, "encoders.1", z1))))
 
         def mean_joint(q):
             found = []
             for row, z1, z2 in nodes:
-                mean, logvar = (h.reshape(z2.shape) for h in self.upper(q, "decoders.1", z2.ravel()))
+                mean, logvar = (h.reshape(z2.shape) for h in self.normal(q, "decoders.1", z2.ravel()))
                 of_z2 = (log_normal(z1[:, None], mean, logvar) + log_normal(z2, 0, 0)) @ self.weight
                 found.append(self.weight @ (of_z2 + self.log_likelihoods(q, row[None], z1[:, None])[:, 0]))
             return np.mean(found)
@@ -189,14 +188,13 @@ class TwoLayers(Reference):
         """E_p(x, z1, z2) log q(z1, z2 | x), as a function of the encoder's parameters."""
         x = np.array(list(itertools.product([0.0, 1.0], repeat=self.n_visible)))
         z2 = np.repeat(self.noise, len(self.noise))
-        z1 = self.spread(*self.upper(p, "decoders.1", self.noise)).ravel()
+        z1 = self.spread(*self.normal(p, "decoders.1", self.noise)).ravel()
         weight = np.outer(self.weight, self.weight).ravel()
         joint = weight[:, None] * np.exp(self.log_likelihoods(p, x, z1[:, None]))
 
         def mean_log_q(q):
-            mean, logvar = (h[:, 0] for h in self.heads(q, "encoders.0", x))
-            of_z1 = (joint * log_normal(z1[:, None], mean, logvar)).sum()
-            return of_z1 + weight @ log_normal(z2, *self.upper(q, "encoders.1", z1))
+            of_z1 = (joint * log_normal(z1[:, None], *self.normal(q, "encoders.0", x))).sum()
+            return of_z1 + weight @ log_normal(z2, *self.normal(q, "encoders.1", z1))
 
         return mean_log_q
 

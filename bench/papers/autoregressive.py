@@ -112,7 +112,7 @@ SETTINGS = {
         "PixelCNN, 7 blocks of h = 16, RMSProp, batch 16", "81.30 (van den Oord et al. 2016)", 120, 20, "PixelCNN",
         (28, 28), fit={"batch_size": 16, "optimizer": "rmsprop"},
     ),
-    # The paper does not give its PixelCNN's width either, and h = 16 underfits: 91.5 on both training and validation set.
+    # The paper does not give its PixelCNN's width, and h = 16 underfits: 91.5 on both training and validation set.
     "pixelcnn-32": Setting(
         "PixelCNN, 7 blocks of h = 32, Adam, batch 32", "81.30 (van den Oord et al. 2016)", 20, 20, "PixelCNN",
         (28, 28), model={"n_features": 32}, fit={"batch_size": 32, "optimizer": "adam"}, lr=(2e-3, 1e-4),

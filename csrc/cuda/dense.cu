@@ -1,8 +1,6 @@
 // Dense linear algebra: one product with what a layer does to its sums, and a layer's gradients.
-#include "activation.cuh"
-#include "gemm.cuh"
 #include "gencore/dense.h"
-#include "math.cuh"
+#include "layer.cuh"
 #include "table.h"
 
 namespace gencore::cuda {
@@ -11,22 +9,6 @@ namespace {
 using dense::Activation;
 using dense::LinearVjp;
 using dense::MatMul;
-
-// out = activation(sums + bias).
-struct BiasThen {
-  Matrix<float> out;
-  const float* bias;  // nullptr: none
-  Activation activation;
-
-  __device__ void operator()(std::int64_t row, std::int64_t first, const float (&sum)[tile_units]) const {
-#pragma unroll
-    for (int c = 0; c < tile_units; ++c) {
-      const std::int64_t column = first + tile_side * c;
-      if (column >= out.shape[1]) return;
-      out.row(row)[column] = activated(activation, bias == nullptr ? sum[c] : sum[c] + bias[column]);
-    }
-  }
-};
 
 void matmul(const MatMul& op) {
   const Size size{op.out.shape[0], op.out.shape[1], op.a.shape[op.transpose_a ? 0 : 1]};

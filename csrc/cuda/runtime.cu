@@ -46,6 +46,8 @@ runtime::Table build_table() {
   fill_nade_vjp(table);
   fill_pixel_stack(table);
   fill_pixels(table);
+  fill_recurrent(table);
+  fill_recurrent_vjp(table);
   table.device_of = device_of;
   return table;
 }

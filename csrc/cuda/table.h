@@ -25,5 +25,7 @@ void fill_nade(runtime::Table& table);
 void fill_nade_vjp(runtime::Table& table);
 void fill_pixel_stack(runtime::Table& table);
 void fill_pixels(runtime::Table& table);
+void fill_recurrent(runtime::Table& table);
+void fill_recurrent_vjp(runtime::Table& table);
 
 }  // namespace gencore::cuda

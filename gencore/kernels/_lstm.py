@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import Tensor, defvjp, logistic, primitive
 from gencore.autograd.tensors import plain
+from gencore.kernels._arrays import empty, empty_like, full
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._through_tape import through_tape
 
@@ -74,7 +75,7 @@ def lstm(
         h, c, _, _ = _lstm_kept(*arguments)
         return h, c
     n, steps, hidden = _sequence_shape(x, w_hidden)
-    h, c = np.empty((n, steps, hidden), np.float32), np.empty((n, hidden), np.float32)
+    h, c = empty(x, (n, steps, hidden), np.float32), empty(x, (n, hidden), np.float32)
     _core.recurrent_lstm(x=x, w_input=w_input, w_hidden=w_hidden, bias=bias, h0=h0, c0=c0, h=h, c=c)
     return h, c
 
@@ -102,7 +103,7 @@ def lstm_cell(
     """
     if any(isinstance(a, Tensor) for a in (input_sums, state_sums, c)):
         return cell(input_sums + state_sums, c)
-    h, after = np.empty_like(c), np.empty_like(c)
+    h, after = empty_like(c), empty_like(c)
     _core.recurrent_lstm_cell(input=input_sums, state=state_sums, before=c, h=h, c=after)
     return h, after
 
@@ -133,8 +134,8 @@ def _sequence_shape(x: Any, w_hidden: Any) -> tuple[int, int, int]:
 def _lstm_kept(x: Any, w_input: Any, w_hidden: Any, bias: Any, h0: Any, c0: Any) -> tuple[Any, Any, Any, Any]:
     """H and c; gates and cells are for the backward pass, and of no gradient to anybody else."""
     n, steps, hidden = _sequence_shape(x, w_hidden)
-    h, c = np.empty((n, steps, hidden), np.float32), np.empty((n, hidden), np.float32)
-    gates, cells = np.empty((n, steps, 4 * hidden), np.float32), np.empty((n, steps, hidden), np.float32)
+    h, c = empty(x, (n, steps, hidden), np.float32), empty(x, (n, hidden), np.float32)
+    gates, cells = (empty(x, (n, steps, k * hidden), np.float32) for k in (4, 1))
     _core.recurrent_lstm(
         x=x, w_input=w_input, w_hidden=w_hidden, bias=bias, h0=h0, c0=c0, h=h, c=c, gates=gates, cells=cells
     )
@@ -159,12 +160,12 @@ def _lstm_rule(
     if any(isinstance(a, Tensor) for a in (grad_h, grad_c, *arguments)):
         return through_tape(needs, _by_steps, (grad_h, grad_c), arguments)
     h, gates, cells = (plain(ans[i]) for i in (0, 2, 3))
-    found = [np.empty(a.shape, np.float32) if a is not None and need else None
+    found = [empty(h, a.shape, np.float32) if a is not None and need else None
              for a, need in zip(arguments, needs, strict=True)]  # fmt: skip
     for i in (1, 2, 3):
-        found[i] = np.empty(arguments[i].shape, np.float32)
+        found[i] = empty(h, arguments[i].shape, np.float32)
     _core.recurrent_lstm_vjp(
-        grad_h=np.zeros_like(h) if grad_h is None else contiguous(grad_h),
+        grad_h=full(h, h.shape, 0, np.float32) if grad_h is None else contiguous(grad_h),
         grad_c=None if grad_c is None else contiguous(grad_c),
         x=x, w_input=w_input, w_hidden=w_hidden, h0=h0, c0=c0, h=h, gates=gates, cells=cells,
         grad_x=found[0], grad_w_input=found[1], grad_w_hidden=found[2], grad_bias=found[3], grad_h0=found[4],
@@ -179,7 +180,7 @@ defvjp(_lstm_kept, joint=_lstm_rule)
 def _by_steps(x: Any, w_input: Any, w_hidden: Any, bias: Any, h0: Any, c0: Any) -> tuple[Any, Any]:
     """The same recurrence, step by step."""
     hidden = w_hidden.shape[0]
-    zeros = np.zeros((x.shape[0], hidden), np.float32)
+    zeros = full(plain(x), (x.shape[0], hidden), 0, np.float32)
     h, c = zeros if h0 is None else h0, zeros if c0 is None else c0
     states = []
     for t in range(x.shape[1]):

@@ -10,6 +10,7 @@ from gencore import _core
 from gencore.autograd import Tensor, defvjp, primitive
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv, dense
+from gencore.kernels._arrays import empty, full
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._lstm import cell
 from gencore.kernels._pixels import MASKS
@@ -64,7 +65,7 @@ def map_lstm(z: Float32Array, weight: Float32Array, path: Path) -> Float32Array:
     if isinstance(z, Tensor) or isinstance(weight, Tensor):
         kept: Float32Array = _map_kept(z, weight, path=path)[0]
         return kept
-    h = np.empty(_map_shape(z), np.float32)
+    h: Float32Array = empty(z, _map_shape(z), np.float32)
     _core.recurrent_map_lstm(z=z, w=weight, path=number, h=h)
     return h
 
@@ -294,7 +295,7 @@ def both_sweeps(h: Float32Array) -> Float32Array:
     units = h.shape[-1] // 2
     first: Any = h[..., :units]
     above: Any = np.concatenate(
-        [np.zeros((*h.shape[:1], 1, h.shape[2], units), h.dtype), h[:, :-1, :, units:]], axis=1
+        [full(plain(h), (h.shape[0], 1, h.shape[2], units), 0, h.dtype), h[:, :-1, :, units:]], axis=1
     )
     both: Float32Array = first + above
     return both
@@ -319,7 +320,7 @@ def _map_shape(z: Any) -> tuple[int, ...]:
 def _map_kept(z: Any, w: Any, *, path: str) -> tuple[Any, Any, Any]:
     """The states; gates and cells are for the backward pass, and of no gradient to anybody else."""
     shape = _map_shape(z)
-    h, gates, cells = (np.empty((*shape[:3], k * shape[3]), np.float32) for k in (1, 4, 1))
+    h, gates, cells = (empty(z, (*shape[:3], k * shape[3]), np.float32) for k in (1, 4, 1))
     _core.recurrent_map_lstm(z=z, w=w, path=_PATHS[path], h=h, gates=gates, cells=cells)
     return h, gates, cells
 
@@ -330,7 +331,7 @@ def _map_rule(needs: tuple[bool, ...], g: Any, ans: Any, z: Any, w: Any, *, path
     if any(isinstance(a, Tensor) for a in (g[0], z, w)):
         return through_tape(needs, lambda z, w: (_by_pixels(z, w, path),), g[:1], (z, w))
     h, gates, cells = (plain(a) for a in ans)
-    grad_z, grad_w = np.empty(gates.shape, np.float32), np.empty(w.shape, np.float32)
+    grad_z, grad_w = (empty(h, a.shape, np.float32) for a in (gates, w))
     _core.recurrent_map_lstm_vjp(
         grad_h=contiguous(g[0]),
         w=w,
@@ -353,7 +354,7 @@ def _lstm_of_map(
 ) -> tuple[Any, Any, Any]:
     """As `_map_kept`."""
     z = input_to_state(x, w_input, bias, sweeps=w_state.shape[0], channel_groups=groups)
-    h, cells = (np.empty(_map_shape(z), np.float32) for _ in range(2))
+    h, cells = (empty(z, _map_shape(z), np.float32) for _ in range(2))
     _core.recurrent_map_lstm(z=z, w=w_state, path=_path(path), h=h, gates=z, cells=cells)
     return h, z, cells
 
@@ -428,7 +429,7 @@ def _by_pixels(z: Any, w: Any, path: str) -> Any:
     """The same recurrence, step by step."""
     n, height, width = z.shape[:3]
     units, sweeps = w.shape[2], []
-    zeros = np.zeros((n, 1, units), np.float32)
+    zeros = full(plain(z), (n, 1, units), 0, np.float32)
     for s in range(w.shape[0]):
         sums = z[..., 4 * s * units : 4 * (s + 1) * units].reshape(n, height * width, 4 * units)
         h, c, states, order = zeros[:, :0], zeros[:, :0], [], []
@@ -438,5 +439,7 @@ def _by_pixels(z: Any, w: Any, path: str) -> Any:
             h, c = cell(met, c[:, cells])
             states.append(h)
             order += pixels
-        sweeps.append(np.concatenate(states, axis=1)[:, np.argsort(order)].reshape(n, height, width, units))
+        sweeps.append(
+            np.concatenate(states, axis=1)[:, np.argsort(order).tolist()].reshape(n, height, width, units)
+        )
     return np.concatenate(sweeps, axis=3)

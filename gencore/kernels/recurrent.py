@@ -5,6 +5,10 @@ its state before to the next: ``i = logistic(z_i)``, ``f = logistic(z_f)``, ``g 
 ``c = f c_before + i g``, ``h = o tanh(c)``.
 
 Weights are (inputs, 4H), as everywhere here: PyTorch's are the transposes, and its two biases are one.
+
+Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
+on CuPy's (or PyTorch's) current stream, and nothing waits for them. `map_lstm` and `lstm_cell` have the CPU's bits
+there (of a level with fused multiply-add); in `lstm` the sums over inputs and over states are taken apart.
 """
 
 from gencore.kernels._lstm import lstm, lstm_cell

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from gencore._checks import count
+from gencore.autograd.tensors import plain
 from gencore.kernels import recurrent
+from gencore.kernels._arrays import full
 from gencore.nn import init as initial
 from gencore.nn.layers import generator_of
 from gencore.nn.module import Module, parameter
@@ -95,7 +97,9 @@ class LSTM(Module):
         h, last_h, last_c = x, [], []
         for i, layer in enumerate(self.layers):
             h0, c0 = (None, None) if state is None else (state[0][i], state[1][i])
-            bias: Any = np.zeros(4 * self.n_hidden, np.float32) if layer.bias is None else layer.bias
+            bias: Any = layer.bias
+            if bias is None:
+                bias = full(plain(x), (4 * self.n_hidden,), 0, np.float32)
             w_input: Any = layer.weight_ih
             w_hidden: Any = layer.weight_hh
             h, c = recurrent.lstm(h, w_input, w_hidden, bias, h0, c0)
