@@ -15,7 +15,6 @@ namespace {
 using dense::LogisticMixtureLogProb;
 using dense::LogisticMixtureLogProbVjp;
 
-constexpr float least_log_scale = -7;
 constexpr int most_own = 256 / warp_lanes;  // components of a thread
 
 // A unit and its level. Of levels that there are not, the probability is NaN.

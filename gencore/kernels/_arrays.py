@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_matrix", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "new", "placed"]
+__all__ = [
+    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "new", "placed",
+    "sums_of_rows",
+]  # fmt: skip
 
 
 def is_cuda_array(array: Any) -> bool:
@@ -59,6 +62,22 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
             f"expected an array that numpy.empty_like understands, received {type(like).__name__}"
         )
     return np.empty_like(like, dtype=dtype, shape=shape)
+
+
+def cast(array: Any, dtype: Any) -> Any:
+    """The array as one of another dtype; itself if it has that already."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return array.to(getattr(torch, np.dtype(dtype).name))
+    return array.astype(dtype) if is_cuda_array(array) else np.asarray(array, dtype)
+
+
+def sums_of_rows(array: Any) -> Any:
+    """Of a matrix, in float64."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return array.sum(1, dtype=torch.float64)
+    return np.sum(array, axis=1, dtype=np.float64)
 
 
 def empty_like(array: Any) -> Any:

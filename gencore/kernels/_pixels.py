@@ -16,7 +16,9 @@ from gencore.autograd import (
     relu,
     softplus,
 )
+from gencore.autograd.tensors import plain
 from gencore.kernels import dense
+from gencore.kernels._arrays import cast, empty, is_cuda_array, sums_of_rows
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._through_tape import through_tape
 from gencore.random import KeyLike, as_key
@@ -133,8 +135,8 @@ def pixel_sample(
     generation with PixelCNN decoders"; Salimans et al. (2017), "PixelCNN++".
     """
     rows, params = _compiled("conv.pixel_sample", layers, shape[-1])
-    out = np.empty(shape, np.uint8)
-    arrays = [p.detach().numpy() if isinstance(p, Tensor) else p for p in params]
+    arrays = [plain(p) for p in params]
+    out: ImageArray = empty(next(iter(arrays), given), shape, np.uint8)
     _core.conv_pixel_sample(
         layers=rows, params=arrays, channel_groups=channel_groups, n_classes=n_classes, labels=labels, levels=levels,
         n_mixtures=n_mixtures, temperature=temperature, given=given, keep=keep, out=out,
@@ -204,7 +206,7 @@ class _Run(NamedTuple):
 @primitive
 def _stack(x: Any, *params: Any, run: _Run) -> Any:
     try:
-        out = np.empty((*x.shape[:3], run.rows[-1, _C_OUT]), np.float32)
+        out = empty(x, (*x.shape[:3], int(run.rows[-1, _C_OUT])), np.float32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0, 0, 0), np.float32)  # no images: the compiled function says which and why
     _core.conv_stack_forward(params=list(params), x=x, out=out, **run.arguments())
@@ -221,13 +223,13 @@ def _stack_rule(
 ) -> tuple[Any, ...]:
     recorded = any(isinstance(a, Tensor) for a in (g, x, *params))
     if not recorded and not needs[0]:
-        grads = [np.empty(p.shape, np.float32) for p in params]
+        grads = [empty(x, p.shape, np.float32) for p in params]
         _core.conv_stack_vjp(params=list(params), x=x, grad=contiguous(g), grads=grads, **run.arguments())
         return (None, *grads)
     results = through_tape(
         needs, lambda x, *params: (_one_by_one(x, params, run),), (g,), (x, *params), create_graph=recorded
     )
-    return results if recorded else tuple(None if r is None else r.numpy() for r in results)
+    return results if recorded else tuple(map(plain, results))
 
 
 def _one_by_one(x: Any, params: Sequence[Any], run: _Run) -> Any:
@@ -288,8 +290,8 @@ class _Likelihood(NamedTuple):
 
     def vjp(self, grad: Any, params: Sequence[Any]) -> tuple[Any, list[Any]]:
         """Log-probabilities, and gradients of ``<grad, them>``, in one pass."""
-        out = np.empty(self.images.shape[0], np.float32)
-        grads = [np.empty(p.shape, np.float32) for p in params]
+        out = empty(self.images, self.images.shape[:1], np.float32)
+        grads = [empty(self.images, p.shape, np.float32) for p in params]
         _core.conv_stack_log_prob_vjp(
             params=list(params), images=self.images, levels=self.levels, n_mixtures=self.n_mixtures, grad=grad,
             out=out, grads=grads, **self.run.arguments(),
@@ -304,22 +306,22 @@ class _Likelihood(NamedTuple):
 
 def scaled_levels(images: ImageArray, levels: int) -> Float32Array:
     """Levels as layers read them: floats from 0 to 1."""
-    x = images.astype(np.float32)
+    x: Float32Array = cast(images, np.float32)
     return x if levels == 2 else x * np.float32(1 / (levels - 1))
 
 
 def log_prob_of_map(last: Any, images: ImageArray, levels: int, n_mixtures: int) -> Any:
     """Log-probability of each image by what the last map holds, (N,), differentiable."""
-    n = len(images)
+    n = images.shape[0]
     if n_mixtures:
         return dense.logistic_mixture_log_prob(
             last.reshape(n, -1), images.reshape(n, -1), levels=levels, n_mixtures=n_mixtures
         )
     if levels == 2:
         return dense.bernoulli_log_prob(last.reshape(n, -1), images.reshape(n, -1))
-    loss = dense.softmax_cross_entropy(last.reshape(-1, levels), images.reshape(-1).astype(np.int64))
+    loss = dense.softmax_cross_entropy(last.reshape(-1, levels), cast(images.reshape(-1), np.int64))
     each = loss.reshape(n, -1)
-    return -np.sum(each, axis=1) if isinstance(each, Tensor) else -np.sum(each, axis=1, dtype=np.float64)
+    return -np.sum(each, axis=1) if isinstance(each, Tensor) else -sums_of_rows(each)
 
 
 def pixel_log_prob(
@@ -358,19 +360,26 @@ def pixel_log_prob(
     Gradient: to weights and biases. Where one of them requires a gradient, the pass that computes the log-probabilities
     goes back through each image at once, while its maps are in the caches, as if the sum over all images were
     differentiated; a gradient that is the same for all images, as that of a mean, then scales what was found. Any other
-    takes a second such pass. To second order through the layers one by one.
+    takes a second such pass. To second order through the layers one by one. On a device, where to compare gradients
+    would be to wait, one pass goes forward, and one forward and back when the gradient is known.
 
     Extra memory: that of `pixel_stack` and its gradient.
     """
     _check_images("conv.pixel_log_prob", images, levels)
     rows, params = _compiled("conv.pixel_log_prob", layers, images.shape[-1])
-    learned = is_grad_enabled() and any(isinstance(p, Tensor) and p.requires_grad for p in params)
+    learned = (
+        is_grad_enabled()
+        and not is_cuda_array(images)
+        and any(isinstance(p, Tensor) and p.requires_grad for p in params)
+    )
     what = _Likelihood(images, _Run(rows, channel_groups, labels, n_classes), levels, n_mixtures, [])
     result: Float32Array = _log_prob(*params, what=what, learned=learned)
     return result
 
 
 def _check_images(op: str, images: Any, levels: int) -> None:
+    if is_cuda_array(images) and len(images.shape) == 4:
+        return  # the kernels look at the dtype; what levels there are is not waited for
     if not (isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.uint8):
         kind = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise TypeError(f"{op}: expected images to be (N, H, W, C) uint8, received {kind}")
@@ -383,7 +392,7 @@ def _log_prob(*params: Any, what: _Likelihood, learned: bool) -> Any:
     if learned:
         out, what.found[:] = what.vjp(np.ones(len(what.images), np.float32), params)
         return out
-    return np.asarray(what.through_map(params), np.float32)
+    return cast(what.through_map(params), np.float32)
 
 
 def _log_prob_rule(
@@ -432,7 +441,7 @@ def pixel_draw(
     -------
     (N,) uint8
     """
-    out = np.empty(len(logits), np.uint8)
+    out: ImageArray = empty(logits, np.shape(logits)[:1], np.uint8)
     _core.conv_pixel_draw(
         logits=logits,
         levels=levels,
