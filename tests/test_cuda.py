@@ -27,8 +27,6 @@ import gencore as gc
 from gencore import _core, _cuda_support
 from gencore.kernels import autoregressive, conv, dense, rbm, sample
 
-KERNELS = re.compile("sample|dense|rbm|optim|autoregressive|conv|recurrent")  # have CUDA kernels
-
 
 def matrix(rows=2, columns=3):
     return np.zeros((rows, columns), np.float32)
@@ -65,7 +63,7 @@ def on_device(case):
     return OnDevice(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)})
 
 
-DEVICE_CASES = {name: on_device(case) for name, case in CASES.items() if KERNELS.match(name)}
+DEVICE_CASES = {name: on_device(case) for name, case in CASES.items()}
 EVERY = int(
     os.environ.get("GENCORE_EVERY_SIZE", "1")
 )  # 4: each fourth size, where a sanitizer makes all slow
