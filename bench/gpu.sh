@@ -2,8 +2,8 @@
 # On a machine with an NVIDIA GPU: builds this tree with CUDA, runs the tests marked `gpu`, the same under
 # compute-sanitizer, and the benchmarks beside PyTorch (and JAX where it is installed).   bench/gpu.sh [STEP...]
 # Needs nvcc, cmake, and Python with numpy, pybind11, pytest, hypothesis, scipy and scikit-learn; CuPy or PyTorch for the
-# tests, PyTorch for the benchmarks. Downloads nothing. gpu-sample.json, gpu-rbm.json, gpu-recurrent.json and the logs go
-# to ${OUT:-bench/results}.
+# tests, PyTorch for the benchmarks. Downloads nothing. gpu-sample.json, gpu-rbm.json, gpu-recurrent.json, gpu-pixels.json
+# and the logs go to ${OUT:-bench/results}.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -25,7 +25,7 @@ step_build() {  # for the device at hand; the package and its modules side by si
 have_device() { "$python" -c "from gencore import _cuda; raise SystemExit(_cuda.device_count() == 0)" || return 77; }
 
 gpu_tests() { have_device && "$@" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_cuda.py \
-  tests/test_cuda_rbm.py tests/test_cuda_recurrent.py "${select[@]}"; }
+  tests/test_cuda_rbm.py tests/test_cuda_recurrent.py tests/test_cuda_pixels.py "${select[@]}"; }
 
 step_tests() { select=() && gpu_tests; }
 
@@ -42,6 +42,7 @@ step_bench() {
   have_device && "$python" -c "import torch" || return 77
   "$python" bench/gpu_rbm.py --out "$out/gpu-rbm.json" "${results[@]}" &&
     "$python" bench/gpu_recurrent.py --out "$out/gpu-recurrent.json" "${results[@]}" &&
+    "$python" bench/gpu_pixels.py --out "$out/gpu-pixels.json" "${results[@]}" &&
     "$python" bench/gpu_sample.py --out "$out/gpu-sample.json" "${results[@]}"
 }
 

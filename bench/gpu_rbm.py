@@ -348,7 +348,7 @@ def measure(work: Work, limits: dict[str, float]) -> dict[str, Any]:
     if work.moved:
         row["of_copy_bandwidth"] = work.moved / best / limits["copy"]
     row["ratios"] = {
-        name: row[name]["min"] * (10 if name.endswith("/10") else 1) / best
+        name: row[name]["min"] * int(name.partition("/")[2] or 1) / best
         for name in usable
         if name != "gencore"
     }

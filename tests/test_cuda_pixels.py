@@ -11,6 +11,7 @@ import gencore as gc
 from gencore.kernels import conv
 from gencore.kernels.conv import PixelLayer
 
+device = test_cuda.device
 SAMPLE = test_cuda.on_device(CASES["conv.pixel_sample"])
 STACKS = {
     "one above and one beside": pixels.size(7, (4, 5, 1), pixels.STACKS, given="one"),
@@ -79,6 +80,23 @@ def test_a_stack_of_many_layers(emulation):
     drawn = conv.pixel_sample(there, (3, 4, 4, 1), 8).host
     assert np.array_equal(drawn, conv.pixel_sample(layers, (3, 4, 4, 1), 8))
     assert 0 < drawn.mean() < 1
+
+
+@pytest.mark.gpu
+def test_device_draws_the_images_of_the_cpu(device):
+    """More images than multiprocessors, of a model of usual size; a tie would change the rest of its image."""
+    layer = pixels.convolution_layer
+    stack = (
+        layer(0, (7, 7), (1, 32), "A"), layer(1, (1, 1), (32, 16), "B", "relu"),
+        layer(2, (3, 3), (16, 16), "B", "relu"),
+        layer(3, (1, 1), (16, 32), "B"), ("add", 1, 4), layer(5, (1, 1), (32, 1), "B"),
+    )  # fmt: skip
+    a = CASES["conv.pixel_sample"].good_inputs(pixels.size(2, (12, 12, 1), stack))
+    _, put, get = device
+    cpu = conv.pixel_sample(pixels.layers_of(a), (600, 12, 12, 1), 5)
+    there = pixels.layers_of({**a, "params": [put(p) for p in a["params"]]})
+    ties = (get(conv.pixel_sample(there, (600, 12, 12, 1), 5)) != cpu).any((1, 2, 3)).sum()
+    assert ties <= 2, f"{ties} of 600 images differ"
 
 
 def parameters_of(size, name="conv.stack_vjp"):

@@ -134,7 +134,7 @@ def pixel_sample(
     (2017), "Fast generation for convolutional autoregressive models"; van den Oord et al. (2016), "Conditional image
     generation with PixelCNN decoders"; Salimans et al. (2017), "PixelCNN++".
     """
-    rows, params = _compiled("conv.pixel_sample", layers, shape[-1])
+    rows, params = compiled_layers("conv.pixel_sample", layers, shape[-1])
     arrays = [plain(p) for p in params]
     out: ImageArray = empty(next(iter(arrays), given), shape, np.uint8)
     _core.conv_pixel_sample(
@@ -183,7 +183,7 @@ def pixel_stack(
     over each image that computes its maps again; to `x`, and to second order, through the layers one by one. Extra
     memory: 16 copies of the weights' gradients, and for each thread twice the maps of an image.
     """
-    rows, params = _compiled("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
+    rows, params = compiled_layers("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
     run = _Run(rows, channel_groups, labels, n_classes)
     result: Float32Array = _stack(x, *params, run=run)
     return result
@@ -366,7 +366,7 @@ def pixel_log_prob(
     Extra memory: that of `pixel_stack` and its gradient.
     """
     _check_images("conv.pixel_log_prob", images, levels)
-    rows, params = _compiled("conv.pixel_log_prob", layers, images.shape[-1])
+    rows, params = compiled_layers("conv.pixel_log_prob", layers, images.shape[-1])
     learned = (
         is_grad_enabled()
         and not is_cuda_array(images)
@@ -456,7 +456,9 @@ def pixel_draw(
     return out
 
 
-def _compiled(op: str, layers: Sequence[PixelLayer], colours: int) -> tuple[NDArray[np.int64], list[Any]]:
+def compiled_layers(
+    op: str, layers: Sequence[PixelLayer], colours: int
+) -> tuple[NDArray[np.int64], list[Any]]:
     """The table of numbers that the kernels read, and the arrays that it refers to."""
     rows: list[tuple[int, ...]] = []
     params: list[Any] = []

@@ -5,9 +5,9 @@ of the result is ``out[n, y, x] = sum over taps (i, j) of in[n, y stride + i - p
 with 0 beyond the image. Products run straight along the rows of pixels; no window is copied, and a masked tap costs
 nothing.
 
-Convolutions also take CuPy's arrays, or others with ``__cuda_array_interface__``: results are made on their device,
-kernels are queued on CuPy's (or PyTorch's) current stream, and nothing waits for them. Stacks of layers and their
-samples (`pixel_stack` and so on) are on the CPU only.
+Arrays may also be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are
+queued on CuPy's (or PyTorch's) current stream, and nothing waits for them. Stacks run there layer by layer over the
+batch, with all maps in memory; what nobody waits to look at, a label or a level that there is not, makes its image NaN.
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ def masked_conv_both(p: Layer, threads: int) -> Candidate:
     return Candidate(call, call, note="through the tape")
 
 
-def _stack(p: PixelCnn, params: list[Any]) -> list[PixelLayer]:
+def stack(p: PixelCnn, params: list[Any]) -> list[PixelLayer]:
     pairs = iter(zip(params[::2], params[1::2], strict=True))
     layers: list[PixelLayer] = []
 
@@ -73,7 +73,7 @@ def pixelcnn_step(p: PixelCnn, threads: int) -> Candidate:
     def step(images: Array) -> tuple[float, list[Array]]:
         for leaf in params:
             leaf.grad = None
-        loss: Any = -np.mean(conv.pixel_log_prob(images, _stack(p, params)))
+        loss: Any = -np.mean(conv.pixel_log_prob(images, stack(p, params)))
         loss.backward()
         return float(loss), [leaf.grad.numpy() for leaf in params]
 
@@ -82,7 +82,7 @@ def pixelcnn_step(p: PixelCnn, threads: int) -> Candidate:
 
 @does("pixelcnn_sample", "gencore")
 def pixelcnn_sample(p: PixelCnn, threads: int) -> Candidate:
-    layers, keys = _stack(p, p.params), count(1)
+    layers, keys = stack(p, p.params), count(1)
     shape: Any = p.images.shape
 
     def call() -> Array:
