@@ -40,6 +40,7 @@ class Work:
     outs: list[torch.Tensor]
     ours: Callable[[], object]
     peer: Callable[[], Any]
+    blocks: int = 0  # of Philox, where their arithmetic is the limit
 
 
 def variates(name: str, peer: Callable[[torch.Tensor], torch.Tensor], n: int, device: str) -> Work:
@@ -89,6 +90,34 @@ def draws(n: int, device: str) -> list[Work]:
     ]  # fmt: skip
 
 
+class Words:
+    """The memory of an int64 tensor as uint64, which not every PyTorch offers."""
+
+    def __init__(self, tensor: torch.Tensor):
+        own = tensor.__cuda_array_interface__
+        self.tensor, self.__cuda_array_interface__ = tensor, {**own, "typestr": "<u8"}
+
+
+def packed_draws(n: int, device: str) -> list[Work]:
+    """Bits of one row of probabilities for all rows, whose limit is Philox, and of a probability each."""
+    p = torch.rand((n // 1024, 1024), device=device)
+    out = torch.zeros((len(p), 16), dtype=torch.int64, device=device)
+    words: Any = out.numpy().view(np.uint64) if device == "cpu" else Words(out)
+    places = torch.arange(64, device=device)
+
+    def work(name: str, given: torch.Tensor) -> Work:
+        def peer() -> torch.Tensor:
+            drawn = torch.rand(p.shape, device=device) < given
+            return (drawn.view(len(p), 16, 64).long() << places).sum(-1)
+
+        return Work(
+            name, tuple(p.shape), 4 * given.numel() + n // 8, [out],
+            lambda: _core.sample_bernoulli_bits(p=given, out=words, key=KEY), peer, blocks=n // 8,
+        )  # fmt: skip
+
+    return [work("bernoulli_bits", p[:1].clone()), work("bernoulli_bits, own p", p)]
+
+
 def gaussians(n: int, units: int, device: str) -> list[Work]:
     """A draw with its divergence; and that with the gradients of both, from given gradients."""
     rows = n // units
@@ -129,6 +158,7 @@ def all_works(n: int, device: str) -> list[Work]:
         variates("normal", lambda t: t.normal_(), n, device),
         variates("exponential", lambda t: t.exponential_(), n, device),
         *draws(n, device),
+        *packed_draws(n, device),
         *gaussians(n, 20, device),
         *gaussians(n, 100, device),
     ]
@@ -183,6 +213,17 @@ def copy_bandwidth(n: int) -> float:
     return 8 * n / min(timed({"copy": lambda: b.copy_(a)})["copy"])
 
 
+def philox_rate() -> float:
+    """Blocks a second that integer arithmetic allows, at the highest clock that the device reports.
+
+    A block is ten rounds of two products of 32 bits, both halves of each, and two xors of three words, the keys of the
+    rounds being the same for all: 60 operations, of which a multiprocessor does 64 a cycle.
+    """
+    query = ["nvidia-smi", "--id=0", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
+    megahertz = float(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
+    return torch.cuda.get_device_properties(0).multi_processor_count * megahertz * 1e6 * 64 / 60
+
+
 def measure(work: Work, bandwidth: float) -> dict[str, Any]:
     same_moments(work)
     candidates = {"gencore": work.ours, "torch": work.peer}
@@ -198,6 +239,8 @@ def measure(work: Work, bandwidth: float) -> dict[str, Any]:
         row[name] = {"min": min(seconds), "quartiles": [low, median, high]}
     best = row["gencore"]["min"]
     row["of_copy_bandwidth"] = work.moved / best / bandwidth
+    if work.blocks:
+        row["of_philox"] = work.blocks / best / philox_rate()
     row["ratio_to_best_peer"] = min(row[name]["min"] for name in candidates if name != "gencore") / best
     return row
 
@@ -236,9 +279,10 @@ def main() -> None:
         record["works"].append(row)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
         peers = "  ".join(f"{p} {row[p]['min'] * 1e6:.0f} us" for p in ("torch", "compile") if p in row)
+        philox = f"{row['of_philox']:.0%} of Philox  " if "of_philox" in row else ""
         print(
             f"{work.name:<22} {work.shape!s:<16} {row['gencore']['min'] * 1e6:8.0f} us  "
-            f"{row['of_copy_bandwidth']:.0%} of copy bandwidth  {row['ratio_to_best_peer']:.2f} x  ({peers})"
+            f"{row['of_copy_bandwidth']:.0%} of copy bandwidth  {philox}{row['ratio_to_best_peer']:.2f} x  ({peers})"
         )
     print(options.out)
 

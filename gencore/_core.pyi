@@ -125,6 +125,14 @@ def sample_bernoulli(
     first_row: int | None = None,
     step: int | None = None,
 ) -> None: ...
+def sample_bernoulli_bits(
+    *,
+    p: Array | None = None,
+    out: Array | None = None,
+    key: int | None = None,
+    first_row: int | None = None,
+    step: int | None = None,
+) -> None: ...
 def sample_categorical(
     *,
     logits: Array | None = None,

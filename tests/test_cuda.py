@@ -207,6 +207,8 @@ def test_wrong_values_show_in_the_results(emulation):
     drawn = sample.bernoulli(DeviceArray(p), 1).host
     assert drawn[0, 1:].tolist() == [0, 1, 0, 1, 0]
     assert drawn[0, 0] == sample.bernoulli(np.full((1, 6), np.float32(0.5)), 1)[0, 0]
+    bits = sample.bernoulli_bits(DeviceArray(p), 1).host
+    assert np.array_equal(np.unpackbits(bits.view(np.uint8), bitorder="little", count=6), drawn[0])
     logits = np.zeros((4, 3), np.float32)
     logits[0, 1], logits[1, 2], logits[2] = np.nan, np.inf, -np.inf
     drawn = sample.categorical(DeviceArray(logits), 1).host

@@ -261,6 +261,33 @@ def test_into_an_array(name):
         draw((2, 3, 50), KEY, out=out)
 
 
+def test_packed_bits_are_the_draws():
+    """Of any leading dimensions; and one row of probabilities stands for that row repeated."""
+    p = np.random.default_rng(2).random((2, 3, 130), np.float32)
+    bits = sample.bernoulli_bits(p, KEY, step=4, first_row=9)
+    assert bits.shape == (2, 3, 3)
+    unpacked = np.unpackbits(bits.view(np.uint8), axis=-1, bitorder="little")
+    assert np.array_equal(unpacked[..., :130], sample.bernoulli(p, KEY, step=4, first_row=9))
+    assert not unpacked[..., 130:].any()
+    out = np.empty((7, 3), np.uint64)
+    assert sample.bernoulli_bits(p[0, 0], KEY, rows=7, out=out) is out
+    assert np.array_equal(out, sample.bernoulli_bits(np.tile(p[0, 0], (7, 1)), KEY))
+    assert sample.bernoulli_bits(p[0, 0], KEY, rows=0).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((70,), {"rows": -1}, r"rows to be at least 0, with p of shape \(units,\), received -1"),
+        ((4, 70), {"rows": 4}, r"rows to be .*, received 4 with p of shape \(4, 70\)"),
+        ((4, 70), {"out": np.empty((4, 3), np.uint64)}, r"out of shape \(4, 2\), .*, received \(4, 3\)"),
+    ],
+)
+def test_packed_bits_refuse(shape, options, message):
+    with pytest.raises(ValueError, match=rf"sample.bernoulli_bits: expected {message}"):
+        sample.bernoulli_bits(np.full(shape, 0.5, np.float32), KEY, **options)
+
+
 def test_arrays_that_are_refused():
     with pytest.raises(
         TypeError, match=r"sample.bernoulli: expected p of dtype float32 .*, received float64"

@@ -59,14 +59,16 @@ GENCORE_INLINE bool draw_some(const Draw& draw, std::int64_t u, std::int64_t end
   return inside == (1u << lanes) - 1;
 }
 
-void bernoulli(const sample::Bernoulli& op) {
+// put(row, first unit, word, units of it) for each 64 units of each row; p has a row for each, or one for all.
+template <class Op, class Put>
+GENCORE_INLINE void draw_rows(const Op& op, std::int64_t rows, const Put& put) {
   constexpr std::int64_t at_once = 128 * superblocks_at_once;
   constexpr bool by_halves = lanes > 4;  // four lanes are SSE2's, which compares no unsigned halves
   Flag outside;                          // raised where a p is not in [0, 1]
-  for_each_stretch(op.p.shape[0], op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
+  for_each_stretch(rows, op.p.shape[1], [&](std::int64_t r, std::int64_t first, std::int64_t end) {
     const auto draw = make_draw(op.key, philox::bernoulli_head, static_cast<std::uint64_t>(op.step),
                                 static_cast<std::uint64_t>(op.first_row + r));
-    const float* p = op.p.row(r);
+    const float* p = op.p.row(op.p.shape[0] == 1 ? 0 : r);
     bool inside = true;
     for (std::int64_t u = first; u < end; u += at_once) {
       std::uint64_t words[2 * superblocks_at_once];
@@ -76,12 +78,23 @@ void bernoulli(const sample::Bernoulli& op) {
         }
       }
       for (std::int64_t i = 0; i < 2 * superblocks_at_once && u + 64 * i < end; ++i) {
-        store_bits(op.out.row(r) + u + 64 * i, words[i], static_cast<int>(min_of(64, end - u - 64 * i)));
+        put(r, u + 64 * i, words[i], static_cast<int>(min_of(64, end - u - 64 * i)));
       }
     }
     if (!inside) outside.raise();
   });
   if (outside.raised) runtime::reject_probability(op.name, "p", op.p);
+}
+
+void bernoulli(const sample::Bernoulli& op) {
+  draw_rows(op, op.p.shape[0], [&](std::int64_t r, std::int64_t unit, std::uint64_t word, int count) {
+    store_bits(op.out.row(r) + unit, word, count);
+  });
+}
+
+void bernoulli_bits(const sample::BernoulliBits& op) {
+  draw_rows(op, op.out.shape[0],
+            [&](std::int64_t r, std::int64_t unit, std::uint64_t word, int) { op.out.row(r)[unit / 64] = word; });
 }
 
 // --- categorical ---------------------------------------------------------------------------------------------------
@@ -188,6 +201,7 @@ void fill_sample(runtime::Table& table) {
   table.sample.Normal = normal;
   table.sample.Exponential = exponential;
   table.sample.Bernoulli = bernoulli;
+  table.sample.BernoulliBits = bernoulli_bits;
   table.sample.Categorical = categorical;
 }
 

@@ -42,11 +42,15 @@ struct RowSource {
   Key key;
   philox::Stream stream;  // its row is that of row 0
 
+  __device__ RowSource(Key key, philox::Stream stream) : key(key), stream(stream) {}
   RowSource(const sample::Coordinates& op, philox::Domain domain)
       : key(op.key),
         stream(philox::stream(domain, static_cast<std::uint64_t>(op.step), static_cast<std::uint64_t>(op.first_row))) {}
+  __device__ philox::Stream of(std::int64_t row) const {
+    return {stream.row + static_cast<std::uint32_t>(row), stream.step, stream.tag};
+  }
   __device__ philox::Block block(std::int64_t row, std::uint32_t number) const {
-    return philox::block(key, number, stream.row + static_cast<std::uint32_t>(row), stream.step, stream.tag);
+    return philox::block(key, number, of(row).row, stream.step, stream.tag);
   }
 };
 
@@ -57,9 +61,7 @@ __device__ bool draw(const RowSource& tail, std::int64_t row, std::int64_t unit,
   const float low = static_cast<float>(head) * 0x1p-16f;
   if (!(low < p)) return false;
   if (low + 0x1p-16f <= p) return true;
-  philox::Stream stream = tail.stream;
-  stream.row += static_cast<std::uint32_t>(row);
-  return static_cast<float>(philox::half_at(tail.key, stream, unit)) + 0.5f < (p - low) * 0x1p32f;
+  return static_cast<float>(philox::half_at(tail.key, tail.of(row), unit)) + 0.5f < (p - low) * 0x1p32f;
 }
 
 // Four bits to four bytes of 0 and 1.
@@ -100,6 +102,89 @@ __global__ void __launch_bounds__(block_threads)
 void bernoulli(const sample::Bernoulli& op) {
   launch(op, op.p.shape[0] * (ceil_div(op.p.shape[1], 128) * 16), draw_probabilities, op,
          RowSource(op, philox::bernoulli_head), RowSource(op, philox::bernoulli_tail));
+}
+
+// --- packed bits ---------------------------------------------------------------------------------------------------
+
+// The 16 bits of p that a head is compared with, in the upper half of a word: 128 + p, rounded down, has floor(2^16 p) in
+// its last bits. A head below them draws a 1; one that is equal leaves the unit to `draw` (p = 1, too, whose bits would
+// be 2^16). NaN counts as 0.
+__device__ std::uint32_t head_threshold(float p) {
+  const float inside = min(0x1.fffffep-1f, max(p, 0.0f));
+  return __float_as_uint(__fadd_rd(inside, 128.0f)) << 16;
+}
+
+// `draw` as a function of its own: called once in 2^16 units, it keeps the loop over them small.
+__device__ __attribute__((noinline)) bool draw_open(Key key, philox::Stream tail, std::int64_t unit, std::uint32_t head,
+                                                    float p) {
+  return draw({key, tail}, 0, unit, head, p);
+}
+
+// As above, sixteen threads have 128 units of a row; here they compare integers, and a ballot's halves are sixteen bits of
+// two rows' words. Threads go on to further rows, whose thresholds are the same where p is one row for all.
+//
+// The limit, where p is one row: the Philox arithmetic, 60 operations (four products of 32 bits and two xors in each of ten
+// rounds) for eight units at 64 a cycle and multiprocessor, 2,000 units a nanosecond on an H100. Beside them a unit takes
+// two comparisons, a ballot and half a shift; and where p is a row each, a threshold and four bytes. Not measured.
+__global__ void __launch_bounds__(block_threads)
+    draw_packed(sample::BernoulliBits op, RowSource head, RowSource tail, int rows_each) {
+  const std::int64_t units = op.p.shape[1], rows = op.out.shape[0], words = op.out.shape[1];
+  std::int64_t slice, number;
+  divide(global_thread(), (units + 127) / 128 * 16, slice, number);
+  const std::int64_t first = number / 16 * 128;
+  const int lane = static_cast<int>(number % 16);
+  const bool one_row = op.p.shape[0] == 1;
+  std::uint32_t threshold[8] = {};
+  for (int r = 0; r < rows_each; ++r) {
+    const std::int64_t row = slice * rows_each + r;
+    const bool exists = row < rows;
+    const std::int64_t begin = (one_row ? 0 : row * units) + first + lane;
+    const auto has = [&](int i) { return exists && first + 16 * i + lane < units; };
+    if (r == 0 || !one_row) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) threshold[i] = has(i) ? head_threshold(op.p[begin + 16 * i]) : 0;
+    }
+    const philox::Block random = head.block(row, static_cast<std::uint32_t>(number));
+    const auto top = [&](int i) { return i < 4 ? random.word[i % 4] << 16 : random.word[i % 4]; };
+    const auto is_open = [&](int i) { return top(i) >= threshold[i] && top(i) <= (threshold[i] | 0xFFFFu); };
+    bool one[8], open = false;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      one[i] = top(i) < threshold[i];
+      open = open || is_open(i);
+    }
+    if (open) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (!is_open(i) || !has(i)) continue;
+        one[i] = draw_open(tail.key, tail.of(row), first + 16 * i + lane, top(i) >> 16, op.p[begin + 16 * i]);
+      }
+    }
+    std::uint32_t bits[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) bits[i] = __ballot_sync(all_lanes, one[i]);
+    if (lane != 0 || !exists) continue;
+    const unsigned halves = threadIdx.x % warp_lanes < 16 ? 0x5410u : 0x7632u;
+    std::uint64_t* out = op.out.row(row) + first / 64;
+#pragma unroll
+    for (int w = 0; w < 2; ++w) {
+      const std::uint64_t low = __byte_perm(bits[4 * w], bits[4 * w + 1], halves),
+                          high = __byte_perm(bits[4 * w + 2], bits[4 * w + 3], halves);
+      if (first / 64 + w < words) out[w] = low | high << 32;
+    }
+  }
+}
+
+void bernoulli_bits(const sample::BernoulliBits& op) {
+  constexpr std::int64_t most_rows = 8, resident = 2048;  // threads of a multiprocessor
+  const std::int64_t rows = op.out.shape[0], threads = ceil_div(op.p.shape[1], 128) * 16;
+  std::int64_t rows_each = 1;
+  if (op.p.shape[0] == 1) {  // as many as leave work for all multiprocessors
+    const std::int64_t enough = resident * limits_of(op.name, op.device).multiprocessors;
+    while (rows_each < most_rows && ceil_div(rows, 2 * rows_each) * threads >= enough) rows_each *= 2;
+  }
+  launch(op, ceil_div(rows, rows_each) * threads, draw_packed, op, RowSource(op, philox::bernoulli_head),
+         RowSource(op, philox::bernoulli_tail), static_cast<int>(rows_each));
 }
 
 // --- categorical ---------------------------------------------------------------------------------------------------
@@ -165,6 +250,7 @@ void fill_sample(runtime::Table& table) {
   table.sample.Normal = normal;
   table.sample.Exponential = exponential;
   table.sample.Bernoulli = bernoulli;
+  table.sample.BernoulliBits = bernoulli_bits;
   table.sample.Categorical = categorical;
 }
 

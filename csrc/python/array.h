@@ -110,6 +110,7 @@ bool has_dtype(const Array& array) {
   if constexpr (std::is_same_v<Value, float>) return matches(array, 'f', 4);
   if constexpr (std::is_same_v<Value, double>) return matches(array, 'f', 8);
   if constexpr (std::is_same_v<Value, std::int64_t>) return matches(array, 'i', 8);
+  if constexpr (std::is_same_v<Value, std::uint64_t>) return matches(array, 'u', 8);
   if constexpr (std::is_same_v<Value, std::uint8_t>) return matches(array, 'u', 1) || matches(array, 'b', 1);
 }
 
@@ -119,6 +120,7 @@ constexpr const char* dtype_name() {
   if constexpr (std::is_same_v<Value, float>) return "float32";
   if constexpr (std::is_same_v<Value, double>) return "float64";
   if constexpr (std::is_same_v<Value, std::int64_t>) return "int64";
+  if constexpr (std::is_same_v<Value, std::uint64_t>) return "uint64";
   if constexpr (std::is_same_v<Value, std::uint8_t>) return "uint8 or bool";
 }
 

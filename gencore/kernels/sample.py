@@ -43,9 +43,9 @@ from gencore.kernels._reparam import (
 from gencore.random import KeyLike, as_key
 
 __all__ = [
-    "bernoulli", "categorical", "exponential", "gaussian_log_prob", "gaussian_log_prob_vjp", "gaussian_reparam",
-    "gaussian_reparam_vjp", "gaussian_sample", "gumbel_softmax", "gumbel_softmax_vjp", "location_scale",
-    "location_scale_vjp", "normal", "relaxed_bernoulli", "relaxed_bernoulli_vjp", "uniform",
+    "bernoulli", "bernoulli_bits", "categorical", "exponential", "gaussian_log_prob", "gaussian_log_prob_vjp",
+    "gaussian_reparam", "gaussian_reparam_vjp", "gaussian_sample", "gumbel_softmax", "gumbel_softmax_vjp",
+    "location_scale", "location_scale_vjp", "normal", "relaxed_bernoulli", "relaxed_bernoulli_vjp", "uniform",
 ]  # fmt: skip
 
 Float32Array = NDArray[np.float32]
@@ -185,6 +185,67 @@ def bernoulli(
         out = empty(p, np.shape(p), np.uint8)
     _core.sample_bernoulli(
         p=as_matrix("sample.bernoulli", "p", p), out=as_matrix("sample.bernoulli", "out", out),
+        key=as_key(key), first_row=first_row, step=step,
+    )  # fmt: skip
+    return out
+
+
+def bernoulli_bits(
+    p: Float32Array,
+    key: KeyLike,
+    *,
+    rows: int | None = None,
+    step: int = 0,
+    first_row: int = 0,
+    out: NDArray[np.uint64] | None = None,
+) -> NDArray[np.uint64]:
+    """The draws of `bernoulli` as packed bits, 64 units a word: an eighth of the memory of bytes.
+
+    Unit u of a row is bit ``u % 64`` of its word ``u // 64``; bits beyond the last unit are 0. On a little-endian
+    machine, ``numpy.unpackbits(words.view(numpy.uint8), axis=-1, bitorder="little", count=units)`` are the bytes that
+    `bernoulli` gives for the same arguments.
+
+    Parameters
+    ----------
+    p : (..., units) float32
+        Probabilities.
+    key, step, first_row
+        As in `uniform`.
+    rows : int, optional
+        With p of shape (units,): how many rows to draw with these probabilities, which are not repeated in memory.
+    out : uint64 array of the result's shape, optional
+        Where to write.
+
+    Returns
+    -------
+    (..., ceil(units / 64)) or (rows, ceil(units / 64)) uint64
+
+    Notes
+    -----
+    Has no gradient. Extra memory: none. See `bernoulli` for what a probability is resolved to.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `bernoulli`; `rows` below 0, or with a p that has rows of its own.
+    """
+    shape = tuple(np.shape(p))
+    if rows is not None and (len(shape) != 1 or rows < 0):
+        raise ValueError(
+            "sample.bernoulli_bits: expected rows to be at least 0, with p of shape (units,), "
+            f"received {rows} with p of shape {shape}"
+        )
+    words = -(-shape[-1] // 64) if shape else 1
+    wanted = (*(shape[:-1] if rows is None else (rows,)), words)
+    if out is None:
+        out = empty(p, wanted, np.uint64)
+    elif tuple(np.shape(out)) != wanted:
+        raise ValueError(
+            f"sample.bernoulli_bits: expected out of shape {wanted}, a word for each 64 units, "
+            f"received {tuple(np.shape(out))}"
+        )
+    _core.sample_bernoulli_bits(
+        p=as_matrix("sample.bernoulli_bits", "p", p), out=as_matrix("sample.bernoulli_bits", "out", out),
         key=as_key(key), first_row=first_row, step=step,
     )  # fmt: skip
     return out

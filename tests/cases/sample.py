@@ -120,6 +120,57 @@ BERNOULLI = Case(
     ),
 )
 
+# --- bernoulli_bits ----------------------------------------------------------------------------------------
+
+BITS_SIZES = (*SIZES, *({**size, "p": "one row"} for size in SIZES[7::4]))
+
+
+def bits_inputs(rng, size):
+    return bernoulli_inputs(rng, {**size, "n": 1 if size.get("p") == "one row" else size["n"]})
+
+
+def bits_reference(a, size):
+    """Bit u % 64 of word u // 64, from the bytes that `bernoulli` draws."""
+    drawn = bernoulli_reference({**a, "p": np.broadcast_to(a["p"], (size["n"], size["units"]))}, size)
+    words = np.zeros((size["n"], -(-size["units"] // 64)), np.uint64)
+    for u in range(size["units"]):
+        words[:, u // 64] |= drawn["out"].value[:, u].astype(np.uint64) << np.uint64(u % 64)
+    return {"out": Expected(words)}
+
+
+def bits_public(a, size):
+    one_row = size.get("p") == "one row"
+    return {
+        "out": kernels.bernoulli_bits(
+            **{**a, "p": a["p"].reshape(-1) if one_row else a["p"]}, rows=size["n"] if one_row else None
+        )
+    }
+
+
+BERNOULLI_BITS = Case(
+    name="sample.bernoulli_bits",
+    sizes=BITS_SIZES,
+    bench=BENCH,
+    inputs=bits_inputs,
+    outputs=lambda size: {"out": ((size["n"], -(-size["units"] // 64)), np.uint64)},
+    reference=bits_reference,
+    public=bits_public,
+    batch=("p", "out"),
+    bad=(
+        *COUNTERS_BAD,
+        Bad("p", nan_at("p"), ValueError, ("from 0 to 1", "nan at (")),
+        Bad("p", with_last("p", -(2.0**-40)), ValueError, ("-9.09494702e-13 at (",)),
+        Bad("p", lambda a: a["p"][:2].copy(), ValueError, ("the rows of p",)),
+        Bad(
+            "out",
+            lambda a: np.zeros((len(a["out"]), 2), np.uint64),
+            ValueError,
+            ("a word for each 64 units",),
+        ),
+        Bad("out", lambda a: a["out"].astype(np.int64), TypeError, ("uint64", "int64")),
+    ),
+)
+
 # --- categorical -------------------------------------------------------------------------------------------
 
 
@@ -182,5 +233,6 @@ CASES = (
     variates("normal", normal_reference, kernels.normal),
     variates("exponential", exponential_reference, kernels.exponential),
     BERNOULLI,
+    BERNOULLI_BITS,
     CATEGORICAL,
 )

@@ -33,6 +33,9 @@ struct dim3 {
 struct uint2 {
   unsigned x, y;
 };
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 struct alignas(8) float2 {
   float x, y;
 };
@@ -221,21 +224,23 @@ template <class T>
 struct Exchange {
   const unsigned char* values;
   explicit Exchange(unsigned mask, T value) {
-    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= Warp::value_bytes);
     expect_all_lanes(mask);
     unsigned char* mine = next_exchange();
-    std::memcpy(mine + 8 * lane(), &value, sizeof value);
+    std::memcpy(mine + Warp::value_bytes * lane(), &value, sizeof value);
     warp_barrier();
     values = mine;
   }
   T of(unsigned from) const {
     T value;
-    std::memcpy(&value, values + 8 * from, sizeof value);
+    std::memcpy(&value, values + Warp::value_bytes * from, sizeof value);
     return value;
   }
 };
 
 }  // namespace emulation
+
+#include "mma.h"
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int from) {
@@ -274,6 +279,21 @@ inline float __uint_as_float(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
+}
+// Rounded down. Sums of two floats are exact in double, or so near to it that they round alike.
+inline float __fadd_rd(float a, float b) {
+  const double sum = static_cast<double>(a) + static_cast<double>(b);
+  const float nearest = static_cast<float>(sum);
+  return static_cast<double>(nearest) > sum ? nextafterf(nearest, -INFINITY) : nearest;
+}
+// Four of the eight bytes of b (above) and a, which the digits of `choice` name.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned choice) {
+  const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i) {
+    chosen |= static_cast<unsigned>(bytes >> (choice >> 4 * i & 7u) * 8 & 0xFFu) << 8 * i;
+  }
+  return chosen;
 }
 inline float __fsqrt_rn(float x) { return sqrtf(x); }
 // NaN is 0, and what is too large the nearest int, as on a device.

@@ -56,7 +56,8 @@ struct Fiber : Context {
 struct Warp {
   unsigned arrived = 0;
   std::size_t generation = 0;
-  alignas(8) unsigned char values[2][8 * 32];
+  static constexpr std::size_t value_bytes = 32;  // of one lane, at most
+  alignas(8) unsigned char values[2][value_bytes * 32];
 };
 
 // The block that is running, on one CPU thread.

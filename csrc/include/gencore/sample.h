@@ -5,7 +5,7 @@
 #include "gencore/sample_reparam.h"
 
 #define GENCORE_SAMPLE_OPS(X) \
-  X(Uniform) X(Normal) X(Exponential) X(Bernoulli) X(Categorical) GENCORE_SAMPLE_REPARAM_OPS(X)
+  X(Uniform) X(Normal) X(Exponential) X(Bernoulli) X(BernoulliBits) X(Categorical) GENCORE_SAMPLE_REPARAM_OPS(X)
 
 namespace gencore::sample {
 
@@ -59,6 +59,21 @@ struct Bernoulli : Coordinates {
   }
 };
 
+// The same draws as bits, in the layout of packed states: unit u is bit u % 64 of word u / 64 of its row, and the bits
+// beyond the last unit are 0. p may be one row for all rows of out.
+struct BernoulliBits : Coordinates {
+  static constexpr const char* name = "sample.bernoulli_bits";
+  Matrix<const float> p{};      // (n, units) or (1, units)
+  Matrix<std::uint64_t> out{};  // (n, ceil(units / 64))
+  void check() const;
+  template <class F>
+  static void fields(F&& f) {
+    f("p", &BernoulliBits::p);
+    f("out", &BernoulliBits::out);
+    coordinate_fields<BernoulliBits>(f);
+  }
+};
+
 // out[row] = k with probability softmax(logits[row])_k, by inversion of one uniform a row.
 struct Categorical : Coordinates {
   static constexpr const char* name = "sample.categorical";
@@ -77,6 +92,7 @@ GENCORE_API void run(const Uniform& op);
 GENCORE_API void run(const Normal& op);
 GENCORE_API void run(const Exponential& op);
 GENCORE_API void run(const Bernoulli& op);
+GENCORE_API void run(const BernoulliBits& op);
 GENCORE_API void run(const Categorical& op);
 
 inline void Uniform::check() const {
@@ -98,6 +114,14 @@ inline void Bernoulli::check() const {
   check::given(name, "p", p);
   check::shape(name, "out", out, {p.shape[0], p.shape[1]}, "the shape of p");
   check_coordinates(name, p.shape[0]);
+}
+
+inline void BernoulliBits::check() const {
+  check::given(name, "p", p);
+  check::given(name, "out", out);
+  const std::int64_t rows = p.shape[0] == 1 ? out.shape[0] : p.shape[0];
+  check::shape(name, "out", out, {rows, (p.shape[1] + 63) / 64}, "the rows of p and a word for each 64 units");
+  check_coordinates(name, rows);
 }
 
 inline void Categorical::check() const {
