@@ -25,7 +25,8 @@ step_build() {  # for the device at hand; the package and its modules side by si
 have_device() { "$python" -c "from gencore import _cuda; raise SystemExit(_cuda.device_count() == 0)" || return 77; }
 
 gpu_tests() { have_device && "$@" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_cuda.py \
-  tests/test_cuda_rbm.py tests/test_cuda_recurrent.py tests/test_cuda_pixels.py "${select[@]}"; }
+  tests/test_cuda_rbm.py tests/test_cuda_rounded.py tests/test_cuda_recurrent.py tests/test_cuda_pixels.py \
+  "${select[@]}"; }
 
 step_tests() { select=() && gpu_tests; }
 

@@ -3,9 +3,10 @@
 
 Gibbs chains of 784x500 (4,096 of them, and 64), a CD-1 step, annealed importance sampling, a layer, an Adam step.
 Peers: PyTorch call by call (eager), through torch.compile, captured in a CUDA graph, and JAX where it is installed with
-a GPU. Peers may round products to TF32, ours are float32. Figures are times per call, their share of the rate of
-float32 products (or of the copy bandwidth) measured in the same run, and the ratio to each peer. `--rehearse` checks
-all candidates against each other on the CPU and times nothing. NAME=RESULT goes into the record.
+a GPU. Peers may round products to TF32; ours are float32, those of chains TF32 and bfloat16 as well. Figures are times
+per call, their share of the rate of products in that precision (or of the copy bandwidth) measured in the same run, and
+the ratio to each peer. `--rehearse` checks all candidates against each other on the CPU and times nothing. NAME=RESULT
+goes into the record.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Work:
         default_factory=dict
     )  # means that all candidates must share
     tolerance: float = 0.01
+    precision: str = "float32"  # of products whose rate is the limit
 
 
 def parameters(device: str) -> list[torch.Tensor]:
@@ -99,7 +101,7 @@ def with_peers(
 # --- works --------------------------------------------------------------------------------------------------
 
 
-def gibbs(chains: int, steps: int, device: str) -> Work:
+def gibbs(chains: int, steps: int, device: str, precision: str = "float32") -> Work:
     w, b, c = parameters(device)
     v = states(chains, device)
     out, held = torch.empty_like(v), {"v": v.float()}
@@ -118,7 +120,9 @@ def gibbs(chains: int, steps: int, device: str) -> Work:
         return run
 
     def ours() -> torch.Tensor:
-        return rbm.gibbs_chain(w, b, c, v, steps=steps, key=KEY, out=out)  # type: ignore[arg-type,return-value]
+        return rbm.gibbs_chain(  # type: ignore[return-value]
+            w, b, c, v, steps=steps, key=KEY, precision=precision, out=out  # type: ignore[arg-type]
+        )  # fmt: skip
 
     if device == "cpu":
         arrays = [x.numpy() for x in (w, b, c, v)]
@@ -133,9 +137,11 @@ def gibbs(chains: int, steps: int, device: str) -> Work:
         candidates["jax"] = jax_call
     updates = chains * steps * (N_VISIBLE + N_HIDDEN)
     return Work(
-        f"gibbs {N_VISIBLE}x{N_HIDDEN}, {chains} chains, {steps} steps", updates, "unit update", candidates,
+        f"gibbs {N_VISIBLE}x{N_HIDDEN}, {chains} chains, {steps} steps, {precision}", updates, "unit update",
+        candidates,
         flops=4.0 * chains * steps * N_VISIBLE * N_HIDDEN,
         results={"gencore": lambda: ours().float().mean(), "eager": lambda: eager().mean()},  # type: ignore[attr-defined]
+        precision=precision,
     )  # fmt: skip
 
 
@@ -303,8 +309,8 @@ def all_works(device: str) -> list[Work]:
             adam(device),
         ]
     return [
-        gibbs(4096, 20, device), gibbs(64, 20, device), cd(128, device), ais(100, 14_500, device), layer(4096, device),
-        adam(device),
+        *(gibbs(chains, 20, device, p) for chains in (4096, 64) for p in ("float32", "tf32", "bf16")),
+        cd(128, device), ais(100, 14_500, device), layer(4096, device), adam(device),
     ]  # fmt: skip
 
 
@@ -319,11 +325,12 @@ def same_results(work: Work) -> None:
         assert spread <= work.tolerance, f"{work.name}: {values}"
 
 
-def product_rate(tf32: bool) -> float:
+def product_rate(precision: str) -> float:
     """Operations a second of a large product."""
     n = 8192
-    a, b = torch.randn((n, n), device="cuda"), torch.randn((n, n), device="cuda")
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn((n, n), device="cuda").to(dtype) for _ in range(2))
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     return 2.0 * n**3 / min(timed({"product": lambda: a @ b})["product"])
 
 
@@ -344,7 +351,7 @@ def measure(work: Work, limits: dict[str, float]) -> dict[str, Any]:
     best = row["gencore"]["min"]
     row["units_per_ns"] = work.units / best * 1e-9
     if work.flops:
-        row["of_float32_products"] = work.flops / best / limits["float32"]
+        row[f"of_{work.precision}_products"] = work.flops / best / limits[work.precision]
     if work.moved:
         row["of_copy_bandwidth"] = work.moved / best / limits["copy"]
     row["ratios"] = {
@@ -368,22 +375,24 @@ def main(all_works: Callable[[str], list[Work]], doc: str, out: str) -> None:
                 call()
             print(f"{work.name:<44} {', '.join(work.candidates)}: results agree")
         return
-    limits = {"copy": copy_bandwidth(1 << 26), "float32": product_rate(False), "tf32": product_rate(True)}
+    limits = {"copy": copy_bandwidth(1 << 26)}
+    limits |= {precision: product_rate(precision) for precision in ("float32", "bf16", "tf32")}  # peers: TF32
     record: dict[str, Any] = {"machine": machine(), "tests": dict(r.split("=", 1) for r in options.results)}
     record["limits"], record["works"] = limits, []
     print(
         f"{record['machine']['device']}: copies at {limits['copy'] / 1e12:.2f} TB/s, products at "
-        f"{limits['float32'] / 1e12:.0f} (float32) and {limits['tf32'] / 1e12:.0f} (TF32) TFLOP/s"
+        f"{limits['float32'] / 1e12:.0f} (float32), {limits['tf32'] / 1e12:.0f} (TF32) and "
+        f"{limits['bf16'] / 1e12:.0f} (bfloat16) TFLOP/s"
     )
     begin = time.perf_counter()
     for work in all_works("cuda"):
         row = measure(work, limits)
         record["works"].append(row)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
-        share = row.get("of_float32_products", row.get("of_copy_bandwidth", 0.0))
+        share = row.get(f"of_{work.precision}_products", row.get("of_copy_bandwidth", 0.0))
         ratios = "  ".join(f"{ratio:.1f} x {name}" for name, ratio in row["ratios"].items())
         print(
-            f"{work.name:<40} {row['gencore']['min'] * 1e6:10.0f} us  {row['units_per_ns']:8.3g} {work.per}s/ns  "
+            f"{work.name:<46} {row['gencore']['min'] * 1e6:10.0f} us  {row['units_per_ns']:8.3g} {work.per}s/ns  "
             f"{share:.0%} of the limit  {ratios}"
         )
     print(f"{options.out}, {time.perf_counter() - begin:.0f} s")

@@ -262,6 +262,7 @@ def rbm_gibbs_chain(
     clamp: Array | None = None,
     first_step: int | None = None,
     first_row: int | None = None,
+    precision: int | None = None,
 ) -> None: ...
 def rbm_hidden_mean(
     *,

@@ -161,3 +161,12 @@ def test_other_libraries_arrays():
     np.testing.assert_array_equal(out.numpy(), chain())
     with pytest.raises(TypeError, match=r"rbm\.free_energy: expected w to be contiguous in C order"):
         rbm.free_energy(tensors[0].T.contiguous().T, *tensors[1:])
+
+
+def test_precisions_of_the_cpu():
+    np.testing.assert_array_equal(chain(precision="float32"), chain())
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(ValueError, match=rf"precision to be float32 on the CPU, received {precision}"):
+            chain(precision=precision)
+    with pytest.raises(ValueError, match=r"precision to be 'float32', 'tf32' or 'bf16', received 'half'"):
+        chain(precision="half")

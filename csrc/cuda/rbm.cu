@@ -1,5 +1,6 @@
-// Gibbs chains: all steps in one launch (rbm_chains.cuh).
+// Gibbs chains: all steps in one launch (rbm_chains.cuh; with rounded weights, rbm_rounded.cu).
 #include "rbm_chains.cuh"
+#include "rbm_rounded.cuh"
 #include "table.h"
 
 namespace gencore::cuda {
@@ -59,6 +60,7 @@ struct RunGibbs {
 };
 
 void gibbs_chain(const GibbsChain& op) {
+  if (op.precision != rbm::Precision::float32) return gibbs_chain_rounded(op);
   DeviceScratch scratch(op, Machine::bytes(op));
   for_chains(op, op.v.shape[0], RunGibbs{op, pack_machine(op, scratch)});
 }

@@ -34,16 +34,18 @@ struct RowDraw {
   }
 };
 
-__device__ inline bool draw_tail(const RowDraw& draw, std::int64_t unit, std::uint32_t head, const Odds& odds) {
+// By the tail. Called once in 2^16 draws, and a function of its own so that loops over draws stay small.
+__device__ __attribute__((noinline)) inline bool draw_tail(Key key, philox::Stream stream, std::int64_t unit,
+                                                           std::uint32_t head, float threshold, float scale) {
   const float low = static_cast<float>(head) * 0x1p-16f;
-  const float tail = static_cast<float>(philox::half_at(draw.key, draw.stream(1), unit)) + 0.5f;
-  return tail * odds.scale < (odds.threshold - low * odds.scale) * 0x1p32f;
+  const float tail = static_cast<float>(philox::half_at(key, stream, unit)) + 0.5f;
+  return tail * scale < (threshold - low * scale) * 0x1p32f;
 }
 
 __device__ inline bool draw_unit(const RowDraw& draw, std::int64_t unit, std::uint32_t head, const Odds& odds) {
   const float scaled = static_cast<float>(head) * 0x1p-16f * odds.scale, next = fmaf(odds.scale, 0x1p-16f, scaled);
   const bool drawn = scaled < odds.threshold, certain = next <= odds.threshold;
-  return drawn && (certain || draw_tail(draw, unit, head, odds));
+  return drawn && (certain || draw_tail(draw.key, draw.stream(1), unit, head, odds.threshold, odds.scale));
 }
 
 constexpr int group_units = 128;  // of one row, drawn by a warp: lane l has units l, l + 32, l + 64 and l + 96
@@ -69,5 +71,19 @@ __device__ inline unsigned draw_group(const RowDraw& draw, std::int64_t first, s
   }
   return bits;
 }
+
+// Units first, first + 16, ... of one row, first being in the first 16 of a group.
+constexpr int draw_stride = 16;
+struct UnitDraws {
+  RowDraw draw;
+  std::int64_t first;
+  philox::Block random;
+
+  __device__ UnitDraws(const RowDraw& draw, std::int64_t first) : draw(draw), first(first), random(draw.block(first)) {}
+  __device__ bool drawn(int c, const Odds& odds) const {
+    const std::uint32_t word = random.word[c % 4];
+    return draw_unit(draw, first + draw_stride * c, c < 4 ? word & 0xFFFFu : word >> 16, odds);
+  }
+};
 
 }  // namespace gencore::cuda

@@ -1,4 +1,4 @@
-// The fields of one side of the machine by the product of gemm.cuh, and draws of a thread's columns of it.
+// The fields of one side of the machine by the product of gemm.cuh.
 #pragma once
 
 #include "gemm.cuh"
@@ -21,19 +21,7 @@ __device__ inline float state_value(const ConstStates& s, std::int64_t row, std:
                                  : static_cast<const float*>(s.data)[at];
 }
 
-// Units first, first + 16, ... of one row, first being in the first 16 of a group.
-struct UnitDraws {
-  RowDraw draw;
-  std::int64_t first;
-  philox::Block random;
-
-  __device__ UnitDraws(const RowDraw& draw, std::int64_t first) : draw(draw), first(first), random(draw.block(first)) {}
-  __device__ bool drawn(int c, const Odds& odds) const {
-    const std::uint32_t word = random.word[c % 4];
-    return draw_unit(draw, first + tile_side * c, c < 4 ? word & 0xFFFFu : word >> 16, odds);
-  }
-};
-static_assert(tile_columns == group_units);
+static_assert(tile_columns == group_units && tile_side == draw_stride);  // a thread's columns are UnitDraws
 
 // fields = c + v w.
 struct HiddenFields {

@@ -14,7 +14,7 @@ Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are m
 on CuPy's (or PyTorch's) current stream, and nothing waits for them. Hence there values are not checked: a state other
 than 0 counts as 1 where it must be binary, NaN in a parameter makes NaN of the means and 0 of the draws that it meets,
 and falling ``betas`` are those that come with a ``start``. Sums go in the CPU's order, so that chains give the CPU's
-bits (of a level with fused multiply-add).
+bits (of a level with fused multiply-add), unless `gibbs_chain` is told to round the weights.
 
 Sources: Hinton (2002), "Training products of experts by minimizing contrastive divergence"; Tieleman (2008), "Training
 restricted Boltzmann machines using approximations to the likelihood gradient"; Salakhutdinov & Murray (2008), "On the
@@ -23,7 +23,7 @@ machines".
 """
 
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,9 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 StateArray = NDArray[Any]
 """Binary states: bool, uint8, or float32 of 0 and 1."""
+Precision = Literal["float32", "tf32", "bf16"]
+"""What the weights of a product are rounded to."""
+_PRECISIONS = ("float32", "tf32", "bf16")  # in the order of the kernels' numbers
 
 
 def gibbs_chain(
@@ -50,6 +53,7 @@ def gibbs_chain(
     clamp: StateArray | None = None,
     first_step: int = 0,
     first_row: int = 0,
+    precision: Precision = "float32",
     out: StateArray | None = None,
 ) -> StateArray:
     """Run Gibbs chains from ``v``.
@@ -70,6 +74,10 @@ def gibbs_chain(
         Units marked 1 keep the value they have in ``v``: samples of the rest given those.
     first_step, first_row : int
         Coordinates of the first random numbers.
+    precision : {"float32", "tf32", "bf16"}
+        "tf32" and "bf16", on CUDA devices of compute capability 8.0 or later: tensor cores take the weights rounded,
+        once a call, to 11 or 8 significant bits. The chains are those of the machine with these weights: states are
+        exact, and sums, biases, temperatures, uniforms and draws float32.
     out : (n, n_visible) states, optional
         Where to write; may be ``v`` itself.
 
@@ -81,13 +89,22 @@ def gibbs_chain(
     Notes
     -----
     Work: the weight rows of the units that are on, no multiplication. Extra memory: both packings of the weights
-    (``8 n_visible n_hidden`` bytes), the states as bits, and nothing per step.
+    (``8 n_visible n_hidden`` bytes, with "bf16" half of that), the states as bits, and nothing per step.
+
+    With "tf32" and "bf16" the order of sums is the hardware's: the bits do not depend on how chains share the device,
+    and may differ from those of "float32" with weights rounded beforehand where a uniform is within rounding of its
+    probability. A weight that is not finite, or that bfloat16 cannot hold, makes 0 of all draws of its units.
 
     Raises
     ------
     ValueError, TypeError
-        Wrong shape, dtype or memory order, a state other than 0 and 1, a parameter that is not finite.
+        Wrong shape, dtype or memory order, a state other than 0 and 1, a parameter that is not finite, an unknown
+        ``precision``, one other than "float32" on the CPU.
     """
+    if precision not in _PRECISIONS:
+        raise ValueError(
+            f"rbm.gibbs_chain: expected precision to be 'float32', 'tf32' or 'bf16', received {precision!r}"
+        )
     if out is None:
         out = empty_like(v)
     mask: Any = clamp
@@ -97,7 +114,7 @@ def gibbs_chain(
     temperature = full(v, (1,), float(beta), np.float32) if single else beta
     _core.rbm_gibbs_chain(
         w=w, b=b, c=c, v=v, v_out=out, steps=steps, key=as_key(key), beta=temperature, clamp=mask,
-        first_step=first_step, first_row=first_row,
+        first_step=first_step, first_row=first_row, precision=_PRECISIONS.index(precision),
     )  # fmt: skip
     return out
 

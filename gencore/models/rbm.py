@@ -234,7 +234,14 @@ class RBM:
     # --- sampling ---------------------------------------------------------------------------------------------
 
     def gibbs(
-        self, v: Any, steps: int, *, beta: Any = 1.0, clamp: Any = None, key: KeyLike | None = None
+        self,
+        v: Any,
+        steps: int,
+        *,
+        beta: Any = 1.0,
+        clamp: Any = None,
+        key: KeyLike | None = None,
+        precision: kernels.Precision = "float32",
     ) -> ByteArray:
         """Run Gibbs chains from ``v``.
 
@@ -250,6 +257,8 @@ class RBM:
             Units marked 1 keep their value: conditional samples of the others.
         key : Key, int or Generator, optional
             Random numbers; by default the next key of ``generator``.
+        precision : {"float32", "tf32", "bf16"}
+            Of the weights in products, as in `gencore.kernels.rbm.gibbs_chain`; on the CPU "float32" alone.
 
         Returns
         -------
@@ -261,11 +270,19 @@ class RBM:
         single = np.ndim(beta) == 0
         temperatures = float(beta) if single else self._place(np.ascontiguousarray(_host(beta), np.float32))
         return kernels.gibbs_chain(
-            *self.parameters, states, steps=steps, key=self._key(key), beta=temperatures, clamp=clamp
-        )
+            *self.parameters, states, steps=steps, key=self._key(key), beta=temperatures, clamp=clamp,
+            precision=precision,
+        )  # fmt: skip
 
     def sample(
-        self, n: int, *, steps: int = 1000, start: Any = None, clamp: Any = None, key: KeyLike | None = None
+        self,
+        n: int,
+        *,
+        steps: int = 1000,
+        start: Any = None,
+        clamp: Any = None,
+        key: KeyLike | None = None,
+        precision: kernels.Precision = "float32",
     ) -> ByteArray:
         """Draw approximate samples: Gibbs chains of ``steps`` steps.
 
@@ -282,6 +299,8 @@ class RBM:
             Units marked 1 keep their value in ``start``.
         key : Key, int or Generator, optional
             Random numbers; by default the next key of ``generator``.
+        precision : {"float32", "tf32", "bf16"}
+            As in `gibbs`.
 
         Returns
         -------
@@ -303,7 +322,7 @@ class RBM:
             states = self.chains[self._place(np.arange(n) % len(self.chains))]
         else:
             states = sample.bernoulli(self._place(np.tile(self._base_rates(), (n, 1))), keys.key())
-        return self.gibbs(states, steps, clamp=clamp, key=keys)
+        return self.gibbs(states, steps, clamp=clamp, key=keys, precision=precision)
 
     def advance_chains(self, steps: int) -> ByteArray:
         """Move the persistent chains on by ``steps`` Gibbs steps and return them.

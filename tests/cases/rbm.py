@@ -187,6 +187,8 @@ GIBBS = Case(
         *KEY_BAD,
         Bad("steps", -1, ValueError, ("at least 0", "-1")),
         Bad("steps", 2.0, TypeError, ("integer", "2.0")),
+        Bad("precision", 3, ValueError, ("0 to 2", "3")),
+        Bad("precision", -1, ValueError, ("0 to 2", "-1")),
         Bad("beta", nan_at("beta"), ValueError, ("finite",)),
         Bad("beta", lambda a: np.ones(a["v"].shape[0] + 1, np.float32), ValueError, ("each row of v",)),
         Bad("beta", np.ones(1), TypeError, ("float32", "float64")),

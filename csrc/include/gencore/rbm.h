@@ -31,8 +31,13 @@ struct Parameters : OpBase {
   void check_parameters(const char* op) const;
 };
 
+// What products are made of. tf32 and bf16 round the weights, to 11 and 8 significant bits, once a call; states are exact
+// and sums float32. On CUDA devices only.
+enum class Precision : std::int32_t { float32 = 0, tf32 = 1, bf16 = 2 };
+
 // v_out = v after `steps` Gibbs steps at inverse temperature beta (one for all, or one a row).
-// Units where clamp is 1 keep their value. Extra memory: packed weights, 2 n_visible n_hidden floats, and packed states.
+// Units where clamp is 1 keep their value. Extra memory: packed weights, 2 n_visible n_hidden floats (bf16: half of that),
+// and packed states.
 struct GibbsChain : Parameters {
   static constexpr const char* name = "rbm.gibbs_chain";
   ConstStates v{};
@@ -42,6 +47,7 @@ struct GibbsChain : Parameters {
   Vector<const float> beta{};          // (1,) or (n,)
   Matrix<const std::uint8_t> clamp{};  // (1, n_visible) or (n, n_visible), optional
   std::int64_t first_step = 0, first_row = 0;
+  Precision precision = Precision::float32;
 
   void check() const;
   template <class F>
@@ -55,6 +61,7 @@ struct GibbsChain : Parameters {
     f("clamp", &GibbsChain::clamp);
     f("first_step", &GibbsChain::first_step);
     f("first_row", &GibbsChain::first_row);
+    f("precision", &GibbsChain::precision);
   }
 };
 
@@ -345,6 +352,12 @@ inline void layer(const Layer& l, const std::int64_t* out_shape) {
                l.visible ? "the rows of h and of w" : "the rows of v and the columns of w");
   check::finite(l.op, "beta", l.beta);
 }
+inline void precision(const char* op, Precision p, Device device) {
+  check::in_range(op, "precision", static_cast<std::int64_t>(p), 0, 2);
+  if (p != Precision::float32 && device.kind == DeviceKind::cpu) {
+    check::fail(op, "precision", "to be float32 on the CPU", p == Precision::tf32 ? "tf32" : "bf16");
+  }
+}
 }  // namespace detail
 
 inline void GibbsChain::check() const {
@@ -362,6 +375,7 @@ inline void GibbsChain::check() const {
     check::shape(name, "clamp", clamp, {1, w.shape[0]}, "the rows of w");
   }
   detail::draws(name, n, first_row, steps, first_step);
+  detail::precision(name, precision, device);
 }
 
 inline Layer HiddenMean::layer() const { return {name, "c", "v", w, c, v, false, beta, readable()}; }
