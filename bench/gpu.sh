@@ -30,10 +30,15 @@ gpu_tests() { have_device && "$@" "$python" -m pytest -q -m gpu -p no:cacheprovi
 
 step_tests() { select=() && gpu_tests; }
 
+step_cpp() {  # a C++ program that links gencore::cuda
+  have_device && "$python" -c "import safetensors" || return 77
+  GENCORE_BUILD_DIR=$tree "$python" -m pytest -q -rs -m gpu -p no:cacheprovider tests/test_cpp.py
+}
+
 # Every kernel at every size, once. Packages that keep freed memory would hide accesses beyond an array.
 sanitizer() {
   command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer"; return 77; }
-  select=(-k "test_device_forward")
+  select=(-k "test_device_forward or test_device_chains_of_the_grid")
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 gpu_tests compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all
 }
 step_memcheck() { sanitizer memcheck; }
@@ -49,7 +54,7 @@ step_bench() {
 
 # The package of the build, not the sources in this folder.
 export PYTHONPATH=$tree/python${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
-[ $# -gt 0 ] || set -- build tests memcheck racecheck bench
+[ $# -gt 0 ] || set -- build tests cpp memcheck racecheck bench
 failed=0
 for step in "$@"; do
   declare -F "step_$step" >/dev/null || { echo "no step $step" >&2; exit 2; }

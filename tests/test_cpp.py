@@ -112,6 +112,39 @@ def test_cpp_continues_the_chains_of_a_trained_rbm(programs: Path, tmp_path: Pat
     assert (states != before).any()
 
 
+@pytest.fixture
+def on_device() -> Path:
+    program = require("install", "package") / "chains_on_device"
+    if not program.exists():
+        pytest.skip("gencore was built without its CUDA kernels")
+    return program
+
+
+def test_cpp_on_a_machine_without_a_device_says_so(on_device: Path) -> None:
+    done = subprocess.run([on_device, "model", "1", "states"], capture_output=True, text=True)
+    if done.returncode == 1:
+        pytest.skip("there is a device")
+    assert done.returncode == 77
+    assert done.stderr.startswith("chains_on_device: toolkit ")
+    assert "no device visible" in done.stderr
+
+
+@pytest.mark.gpu
+def test_cpp_continues_chains_on_a_device(on_device: Path, tmp_path: Path) -> None:
+    """The bits of the CPU, from the library alone."""
+    trained = RBM(37, 19, seed=1)
+    trained.fit(np.random.default_rng(3).random((50, 37)) < 0.3, epochs=2, batch_size=11, progress=False)
+    path = tmp_path / "rbm.safetensors"
+    trained.save(path)
+    assert trained.chains is not None
+    done = subprocess.run([on_device, path, "23", tmp_path / "states"], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    states = np.fromfile(tmp_path / "states", np.uint8).reshape(trained.chains.shape)
+    np.testing.assert_array_equal(states, trained.advance_chains(23))
+
+
 def test_cpp_reports_a_wrong_file_as_an_error(programs: Path, tmp_path: Path) -> None:
     path = tmp_path / "vae.safetensors"
     save_model(path, kind="VAE", config={}, state={}, tensors={})
