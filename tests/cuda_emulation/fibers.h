@@ -50,6 +50,7 @@ inline void after_switch(Context&, Context*) {}
 
 struct Fiber : Context {
   bool done = false;
+  std::size_t barriers = 0;  // of the block that it has come to
 };
 
 // One warp's exchanges and barrier.
@@ -83,13 +84,26 @@ inline unsigned block_index() { return block().index; }
 inline unsigned char* dynamic_shared() { return block().shared.get(); }
 inline unsigned lane() { return block().current % 32; }
 
-// The next fiber in order that has not ended.
-inline unsigned next_alive(const Block& b) {
+// The fiber after the current one, in order, of threads first to end - 1 for which wanted(fiber); the current one if there
+// is no other.
+template <class Wanted>
+unsigned next_of(const Block& b, unsigned first, unsigned end, const Wanted& wanted) {
   unsigned i = b.current;
   do {
-    i = b.descending ? (i == 0 ? b.threads - 1 : i - 1) : (i + 1 == b.threads ? 0 : i + 1);
-  } while (b.fibers[i]->done);
+    i = b.descending ? (i == first ? end - 1 : i - 1) : (i + 1 == end ? first : i + 1);
+  } while (i != b.current && !wanted(*b.fibers[i]));
   return i;
+}
+
+// A warp keeps its turn until all of its lanes wait for the block, so that it comes as far as the next barrier before
+// another warp begins: in one of both orders, whatever two warps do between barriers happens the wrong way round.
+inline unsigned next_alive(const Block& b) {
+  const unsigned warp = b.current / 32 * 32, end = warp + 32 < b.threads ? warp + 32 : b.threads;
+  // How many barriers the block has passed is their generation.
+  const auto goes_on = [&](const Fiber& f) { return !f.done && f.barriers <= b.generation; };
+  const unsigned lane = next_of(b, warp, end, goes_on);
+  if (goes_on(*b.fibers[lane])) return lane;
+  return next_of(b, 0, b.threads, [](const Fiber& f) { return !f.done; });
 }
 
 // The others' turn.
@@ -119,7 +133,11 @@ inline void barrier(unsigned& arrived, std::size_t& generation, unsigned count) 
   while (generation == mine) yield();
 }
 
-inline void block_barrier() { barrier(block().arrived, block().generation, block().threads); }
+inline void block_barrier() {
+  Block& b = block();
+  b.fibers[b.current]->barriers = b.generation + 1;
+  barrier(b.arrived, b.generation, b.threads);
+}
 
 inline Warp& warp() { return block().warps[block().current / 32]; }
 
@@ -177,6 +195,7 @@ inline Guarded guarded;
 // Ready to begin. A function of its own: compilers think that getcontext may return twice.
 __attribute__((noinline)) inline void prepare(Fiber& f) {
   f.done = false;
+  f.barriers = 0;
   f.fake_stack = nullptr;
   getcontext(&f.registers);
   f.registers.uc_stack.ss_sp = f.stack;
