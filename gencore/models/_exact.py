@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import optim
+from gencore._devices import place, to_host
 from gencore.autograd import Tensor, no_grad
+from gencore.autograd.tensors import plain
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.random import Key
 from gencore.train import Callback, History
@@ -31,6 +33,15 @@ class ExactModel(NeuralModel):
         Where `_learn` gets a tuple of arrays, so does this function.
         """
 
+    def _here(self, x: Any) -> Any:
+        """Rows from the host, or a tuple of such arrays, where the parameters are; None as it is."""
+        device = next(self.parameters()).device
+        if x is None or device == "cpu":
+            return x
+        if isinstance(x, tuple):
+            return tuple(map(self._here, x))
+        return place(type(self).__name__, x, device)
+
     def _fitted_log_prob(self, x: Any, _key: Key) -> Any:
         """What `_learn` maximises the mean of, and measures of held-out rows; by default the log-probability."""
         return self.log_prob_of(x)
@@ -42,7 +53,7 @@ class ExactModel(NeuralModel):
         with no_grad():
             for part in chunks(n, rows):
                 x = tuple(array[part] for array in data) if isinstance(data, tuple) else data[part]
-                out[part] = np.asarray(self.log_prob_of(x))
+                out[part] = to_host(plain(self.log_prob_of(self._here(x))))
         return out
 
     def _learn(
@@ -63,7 +74,7 @@ class ExactModel(NeuralModel):
         options.check(name)
 
         def objective(batch: Any, key: Key, done: float) -> tuple[Any, Mapping[str, float]]:
-            loss = -np.mean(self._fitted_log_prob(batch, key))
+            loss = -np.mean(self._fitted_log_prob(self._here(batch), key))
             fit = -float(loss)
             return loss if penalty is None else loss + penalty(), {"log_prob": fit}
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from gencore import optim
 from gencore._checks import count
+from gencore._devices import to_host
 from gencore.autograd import Tensor, no_grad
+from gencore.autograd.tensors import plain
 from gencore.kernels import conv
 from gencore.kernels._pixels import log_prob_of_map, scaled_levels
 from gencore.models._exact import ExactModel, Method
@@ -272,7 +274,7 @@ class PixelModel(ExactModel):
         Returns
         -------
         (n, H, W, C) uint8
-            0 and 1, or levels.
+            0 and 1, or levels; where the model is.
         """
         op = f"{type(self).__name__}.sample"
         n = count(op, "n", n)
@@ -299,16 +301,18 @@ class PixelModel(ExactModel):
         self, n: int, labels: Any, given: Any, keep: Any, temperature: float, key: int
     ) -> NDArray[np.uint8]:
         height, width, channels = self.shape
-        images = np.zeros((n, *self.shape), np.uint8)
+        images, labels = np.zeros((n, *self.shape), np.uint8), self._here(labels)
         for place in range(height * width * channels):
             y, x, c = place // (width * channels), place // channels % width, place % channels
             with no_grad():
-                logits = np.asarray(self.forward(images, labels))[:, y, x].reshape(n, channels, -1)[:, c]
+                last = to_host(plain(self.forward(self._here(images), labels)))
+                logits = last[:, y, x].reshape(n, channels, -1)[:, c]
             drawn = self.draw(logits, place, temperature, key)
             if keep is not None:
                 drawn = np.where(keep[:, y, x, c] != 0, given[:, y, x, c], drawn)
             images[:, y, x, c] = drawn
-        return images
+        drawn_images: NDArray[np.uint8] = self._here(images)
+        return drawn_images
 
     # --- arguments --------------------------------------------------------------------------------------------
 

@@ -203,6 +203,7 @@ class VectorModel(ExactModel):
         Returns
         -------
         (n, n_visible) uint8
+            Where the model is.
         """
         return self._draw(self._asked(n, method, partial, temperature, key), method)
 

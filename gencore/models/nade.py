@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore._checks import count
+from gencore._devices import to_host
 from gencore.autograd import Tensor
+from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive
 from gencore.models._exact import Method
 from gencore.models._vectors import Asked, VectorModel, permutation
@@ -53,6 +55,8 @@ class NADE(VectorModel):
     (5,)
     """
 
+    devices = ("cpu", "cuda")
+
     def __init__(
         self, n_visible: int, n_hidden: int, *, order: Sequence[int] | None = None, seed: int = 0
     ) -> None:
@@ -77,30 +81,35 @@ class NADE(VectorModel):
         c: Any = self.hidden_bias
         v: Any = self.output_weight
         b: Any = self.visible_bias
-        return autoregressive.nade_log_prob(x, w, c, v, b, order=self._order)
+        return autoregressive.nade_log_prob(x, w, c, v, b, order=self._here(self._order))
 
     def _weights(self) -> Sequence[Tensor]:
         return self.weight, self.output_weight
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.visible_bias[...] = logits
+        self.visible_bias[...] = self._here(logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
-        w, c, v, b = (
-            p.detach().numpy() for p in (self.weight, self.hidden_bias, self.output_weight, self.visible_bias)
-        )
-        options: dict[str, Any] = {"order": self._order, "temperature": asked.temperature}
+        w, c, v, b = map(plain, (self.weight, self.hidden_bias, self.output_weight, self.visible_bias))
+        options: dict[str, Any] = {"order": self._here(self._order), "temperature": asked.temperature}
         (n, _), given, mask, number = asked.shape, asked.given, asked.mask, asked.key
+
+        def draw(given: Any, mask: Any) -> NDArray[np.uint8]:
+            return autoregressive.nade_sample(
+                w, c, v, b, n, number, given=self._here(given), mask=self._here(mask), **options
+            )
+
         if method == "cached":
-            return autoregressive.nade_sample(w, c, v, b, n, number, given=given, mask=mask, **options)
+            return draw(given, mask)
         rows = np.zeros((n, self.n_visible), np.uint8)
         for d in range(self.n_visible) if self._order is None else self._order:
             known = np.ones((n, self.n_visible), np.uint8)
             known[:, d] = 0
-            drawn = autoregressive.nade_sample(w, c, v, b, n, number, given=rows, mask=known, **options)[:, d]
+            drawn = to_host(draw(rows, known))[:, d]
             rows[:, d] = (
                 drawn if mask is None or given is None else np.where(mask[:, d] != 0, given[:, d], drawn)
             )
-        return rows
+        drawn_rows: NDArray[np.uint8] = self._here(rows)
+        return drawn_rows

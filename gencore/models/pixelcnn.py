@@ -17,7 +17,13 @@ __all__ = ["GatedPixelCNN", "PixelCNN"]
 
 
 class _StackModel(PixelModel):
-    """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image."""
+    """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image.
+
+    ``to("cuda")`` moves it to a device, where it learns and draws from then on: data are taken from the host, a batch
+    at a time, log-probabilities come back to it, and images stay.
+    """
+
+    devices = ("cpu", "cuda")
 
     @abstractmethod
     def layers(self) -> list[conv.PixelLayer]:
@@ -43,8 +49,8 @@ class _StackModel(PixelModel):
         """`sample` by the method "cached", of arguments as kernels take them."""
         return conv.pixel_sample(
             self.layers(), (n, *self.shape), key, channel_groups=self.shape[2], levels=self.levels,
-            n_mixtures=self.n_mixtures, labels=labels, n_classes=self.n_classes, temperature=temperature, given=given,
-            keep=keep,
+            n_mixtures=self.n_mixtures, labels=self._here(labels), n_classes=self.n_classes, temperature=temperature,
+            given=self._here(given), keep=self._here(keep),
         )  # fmt: skip
 
 

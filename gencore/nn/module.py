@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore.autograd import Tensor, tensor
+from gencore.kernels._arrays import placed
 
 __all__ = ["Module"]
 
@@ -178,7 +179,7 @@ class Module:
                     f"load_state_dict: expected {name} of dtype {own[name].dtype}, received {array.dtype}"
                 )
         for name, array in arrays.items():
-            own[name]._data[...] = array
+            own[name]._data[...] = placed(own[name]._data, array, array.dtype)
             own[name]._bump()
 
     def __repr__(self) -> str:

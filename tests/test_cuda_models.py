@@ -1,0 +1,96 @@
+"""Exact models on an (emulated) device: they learn, judge and draw as on the CPU."""
+
+import numpy as np
+import pytest
+from device_array import DeviceArray
+from test_cuda_rbm import cupy
+
+import gencore as gc
+
+__all__ = ["cupy"]
+RNG = np.random.default_rng(0)
+BITS, LEVELS = (RNG.random((60, 5, 6)) < 0.3).astype(np.uint8), RNG.integers(0, 5, (60, 4, 3, 2))
+VECTORS = (RNG.random((60, 23)) < 0.4).astype(np.uint8)
+LABELS = RNG.integers(0, 3, 60)
+
+MODELS = {
+    "NADE": (lambda: gc.models.NADE(23, 9, seed=1), VECTORS, None),
+    "NADE of another order": (
+        lambda: gc.models.NADE(23, 9, order=np.arange(23)[::-1], seed=1),
+        VECTORS,
+        None,
+    ),
+    "PixelCNN": (lambda: gc.models.PixelCNN(5, 6, n_features=4, n_blocks=1, n_hidden=6, seed=1), BITS, None),
+    "PixelCNN of levels and classes": (
+        lambda: gc.models.PixelCNN(
+            4,
+            3,
+            channels=2,
+            n_features=4,
+            n_blocks=1,
+            n_hidden=4,
+            output="categorical",
+            levels=5,
+            n_classes=3,
+        ),
+        LEVELS,
+        LABELS,
+    ),
+    "GatedPixelCNN": (
+        lambda: gc.models.GatedPixelCNN(
+            4,
+            3,
+            channels=2,
+            n_features=4,
+            n_blocks=1,
+            n_hidden=4,
+            output="discretised_logistic",
+            levels=5,
+            n_mixtures=2,
+        ),
+        LEVELS,
+        None,
+    ),
+}
+
+
+def given(labels, rows=slice(None)):
+    return {} if labels is None else {"labels": labels[rows]}
+
+
+@pytest.mark.parametrize(("make", "data", "labels"), MODELS.values(), ids=MODELS)
+def test_models_learn_and_draw_the_same_on_a_device(make, data, labels, cupy, tmp_path):
+    """Sums of gradients have another order, and so the parameters another last digit."""
+    cpu, other = make(), make().to("cuda")
+    options = {"epochs": 2, "batch_size": 16, "progress": False, "clip_norm": 5.0, "patience": 2}
+    held_out = data[50:] if labels is None else (data[50:], labels[50:])
+    histories = [
+        m.fit(data[:50], **given(labels, slice(50)), validation=held_out, **options) for m in (cpu, other)
+    ]
+    for name in ("loss", "validation_log_prob"):
+        assert np.allclose(*(h[name] for h in histories), rtol=1e-4)
+    assert {p.device for p in other.parameters()} == {"cuda"}
+    log_probs = [m.log_prob(data, **given(labels)) for m in (cpu, other)]
+    assert isinstance(log_probs[1], np.ndarray)
+    assert np.allclose(*log_probs, rtol=1e-4)
+
+    other.save(tmp_path / "model.safetensors")
+    back = type(other).load(tmp_path / "model.safetensors")
+    assert np.allclose(back.log_prob(data, **given(labels)), log_probs[1], rtol=1e-6)
+
+    partial = data[:4].astype(float)
+    partial[:, 2:] = np.nan
+    partial = partial.reshape(4, *getattr(back, "shape", (23,)))
+    for more in ({}, {"partial": partial, "temperature": 0.7}):
+        drawn = other.sample(4, **given(labels, slice(4)), key=5, **more)
+        assert isinstance(drawn, DeviceArray)
+        naive = other.sample(4, **given(labels, slice(4)), key=5, method="naive", **more)
+        assert np.array_equal(drawn.get(), naive.get())
+        assert np.array_equal(drawn.get(), back.sample(4, **given(labels, slice(4)), key=5, **more))
+
+
+def test_a_model_that_learns_on_the_cpu_alone_says_so(cupy):
+    with pytest.raises(ValueError, match=r"MADE.to: expected device to be 'cpu', received 'cuda'"):
+        gc.models.MADE(5, 4).to("cuda")
+    with pytest.raises(ValueError, match=r"NADE.to: expected device to be 'cpu' or 'cuda', received 'gpu'"):
+        gc.models.NADE(5, 4).to("gpu")
