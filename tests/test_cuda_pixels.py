@@ -195,6 +195,22 @@ def test_what_nobody_waits_to_look_at_makes_nan(emulation):
     assert wrong[:2].tobytes() == right[:2].tobytes()
 
 
+def test_what_is_no_bit_makes_nan(emulation):
+    """In the forward pass alone as in the one that goes back too, and wherever in the image it is."""
+    size = GRADED[0]
+    a, weights = parameters_of(size, "conv.stack_log_prob_vjp")
+    right = a["images"].copy()
+    for pixel in ((0, 0), (2, 3)):  # seen by all others, by none
+        wrong = right.copy()
+        wrong[1][pixel] = 2
+        found = [
+            conv.pixel_log_prob(CupyArray(x), with_weights(a, [CupyArray(w) for w in weights])).get()
+            for x in (right, wrong)
+        ]
+        assert np.isnan(found[1]).tolist() == [False, True]
+        assert found[1][0].tobytes() == found[0][0].tobytes()
+
+
 def test_the_table_of_layers_stays_on_the_host(emulation):
     from gencore import _core
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "new", "placed",
+    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
     "sums_of_rows",
 ]  # fmt: skip
 
@@ -70,6 +70,14 @@ def cast(array: Any, dtype: Any) -> Any:
     if torch is not None and isinstance(array, torch.Tensor):
         return array.to(getattr(torch, np.dtype(dtype).name))
     return array.astype(dtype) if is_cuda_array(array) else np.asarray(array, dtype)
+
+
+def levels_or_nan(array: Any, levels: int) -> Any:
+    """Levels on a device as float32, NaN where one is not below `levels`."""
+    x = cast(array, np.float32)
+    torch = sys.modules.get("torch")
+    where: Any = torch.where if torch is not None and isinstance(x, torch.Tensor) else np.where
+    return where(x < levels, x, float("nan"))
 
 
 def sums_of_rows(array: Any) -> Any:

@@ -18,7 +18,7 @@ from gencore.autograd import (
 )
 from gencore.autograd.tensors import plain
 from gencore.kernels import dense
-from gencore.kernels._arrays import cast, empty, is_cuda_array, sums_of_rows
+from gencore.kernels._arrays import cast, empty, is_cuda_array, levels_or_nan, sums_of_rows
 from gencore.kernels._contiguous import contiguous
 from gencore.kernels._through_tape import through_tape
 from gencore.random import KeyLike, as_key
@@ -130,6 +130,10 @@ def pixel_sample(
     Not differentiable. Extra memory: the weights packed once; for every 8 images under way, of each map as many rows
     as a kernel reaches up, and one.
 
+    The images are where the weights are. On a CUDA device one launch draws them all; labels beyond the classes make NaN
+    there, and what is then drawn means nothing. Extra memory: such rows for every image, unless the multiprocessors
+    have room for those of the images that they draw.
+
     Sources: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks"; Ramachandran et al.
     (2017), "Fast generation for convolutional autoregressive models"; van den Oord et al. (2016), "Conditional image
     generation with PixelCNN decoders"; Salimans et al. (2017), "PixelCNN++".
@@ -182,6 +186,9 @@ def pixel_stack(
     those of `masked_conv2d`, relu and sums one after the other. Gradient: to the weights and biases, by a second pass
     over each image that computes its maps again; to `x`, and to second order, through the layers one by one. Extra
     memory: 16 copies of the weights' gradients, and for each thread twice the maps of an image.
+
+    On a CUDA device a layer runs on the whole batch before the next one, and all maps are in memory at once: twice for
+    the gradient. Labels beyond the classes make NaN there.
     """
     rows, params = compiled_layers("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
     run = _Run(rows, channel_groups, labels, n_classes)
@@ -318,7 +325,10 @@ def log_prob_of_map(last: Any, images: ImageArray, levels: int, n_mixtures: int)
             last.reshape(n, -1), images.reshape(n, -1), levels=levels, n_mixtures=n_mixtures
         )
     if levels == 2:
-        return dense.bernoulli_log_prob(last.reshape(n, -1), images.reshape(n, -1))
+        bits: Any = images
+        if is_cuda_array(images):  # nothing has looked at them: what is no bit makes NaN, as other levels do
+            bits = levels_or_nan(images, 2)
+        return dense.bernoulli_log_prob(last.reshape(n, -1), bits.reshape(n, -1))
     loss = dense.softmax_cross_entropy(last.reshape(-1, levels), cast(images.reshape(-1), np.int64))
     each = loss.reshape(n, -1)
     return -np.sum(each, axis=1) if isinstance(each, Tensor) else -sums_of_rows(each)
