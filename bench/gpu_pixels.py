@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gpu_rbm import Work, graph_of, main
+from gpu_recurrent import Results, theirs_of
 from peers.pixels import torch_model, torch_params
 
 from gencore import _core
@@ -51,7 +52,7 @@ def step(device: str) -> Work:
     out, each = torch.empty(n, device=device), torch.full((n,), -1 / n, device=device)
     grads = [torch.empty_like(a) for a in stack_of["params"]]
 
-    def ours() -> tuple[torch.Tensor, ...]:
+    def ours() -> Results:
         _core.conv_stack_log_prob_vjp(**stack_of, images=images, grad=each, out=out, grads=grads)
         return out, *grads
 
@@ -62,19 +63,15 @@ def step(device: str) -> Work:
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x), x, reduction="none")
         return -loss.sum((1, 2, 3))
 
-    def theirs(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], tuple[torch.Tensor, ...]]:
-        def call() -> tuple[torch.Tensor, ...]:
-            found = function(x)
-            return found.detach(), *torch.autograd.grad([found], params, [each])
-
-        return call
+    def theirs(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Results]:
+        return theirs_of(lambda: function(x), params, each)
 
     eager = theirs(log_prob)
     candidates: dict[str, Callable[[], object]] = {"gencore": ours, "eager": eager}
     if device != "cpu":
         candidates |= {"compile": theirs(torch.compile(log_prob)), "graph": graph_of(eager, device) or eager}
 
-    def size(results: tuple[torch.Tensor, ...]) -> float:
+    def size(results: Results) -> float:
         """Log-probability, and the sizes of all gradients."""
         return float(results[0].mean() + sum((g.double() ** 2).sum().sqrt() for g in results[1:]))
 

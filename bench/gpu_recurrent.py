@@ -93,8 +93,7 @@ def theirs_of(
     function: Callable[..., Any], leaves: list[torch.Tensor], grad: torch.Tensor
 ) -> Callable[[], Results]:
     def call() -> Results:
-        with torch.device(grad.device):
-            h = function()
+        h = function()
         return h.detach(), *torch.autograd.grad([h], leaves, [grad])
 
     return call
@@ -130,7 +129,13 @@ def diagonal_bilstm(n: int, side: int, channels: int, units: int, device: str) -
     grad = torch.ones((n, side, side, units), device=device)
     ours = ours_along_diagonals(inputs, grad)
     leaves = [a.clone().requires_grad_() for a in inputs]
-    eager = theirs_of(lambda: diagonal_states(torch, *leaves), leaves, grad)
+
+    def states() -> torch.Tensor:
+        with torch.device(device):  # of the zeros that it begins with
+            found: torch.Tensor = diagonal_states(torch, *leaves)
+        return found
+
+    eager = theirs_of(states, leaves, grad)
     candidates: dict[str, Callable[[], object]] = {"gencore": ours, "eager": eager}
     graph = graph_of(eager, device)
     if graph is not None:
