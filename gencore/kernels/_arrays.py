@@ -21,6 +21,16 @@ def is_cuda_array(array: Any) -> bool:
     return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
 
 
+def _torch_of(array: Any) -> Any:
+    """PyTorch if the array is a tensor of it, else None."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(array, torch.Tensor) else None
+
+
+def _torch_dtype(torch: Any, dtype: Any) -> Any:
+    return getattr(torch, np.dtype(dtype).name)
+
+
 def as_matrix(op: str, name: str, array: Any) -> Any:
     """Rows x last axis of an array, sharing its memory. What the kernel would refuse is left for it to say."""
     if isinstance(array, np.ndarray):
@@ -54,9 +64,9 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """A new array where `like` is: NumPy's, or of the kind of a CUDA array."""
     if not is_cuda_array(like):
         return np.empty(shape, dtype)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(like, torch.Tensor):
-        return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=like.device)
+    torch = _torch_of(like)
+    if torch is not None:
+        return torch.empty(shape, dtype=_torch_dtype(torch, dtype), device=like.device)
     if not hasattr(like, "__array_function__"):
         raise TypeError(
             f"expected an array that numpy.empty_like understands, received {type(like).__name__}"
@@ -66,32 +76,31 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def cast(array: Any, dtype: Any) -> Any:
     """The array as one of another dtype; itself if it has that already."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
-        return array.to(getattr(torch, np.dtype(dtype).name))
+    torch = _torch_of(array)
+    if torch is not None:
+        return array.to(_torch_dtype(torch, dtype))
     return array.astype(dtype) if is_cuda_array(array) else np.asarray(array, dtype)
 
 
 def levels_or_nan(array: Any, levels: int) -> Any:
     """Levels on a device as float32, NaN where one is not below `levels`."""
     x = cast(array, np.float32)
-    torch = sys.modules.get("torch")
-    where: Any = torch.where if torch is not None and isinstance(x, torch.Tensor) else np.where
-    return where(x < levels, x, float("nan"))
+    package: Any = _torch_of(x) or np
+    return package.where(x < levels, x, float("nan"))
 
 
 def sums_of_rows(array: Any) -> Any:
     """Of a matrix, in float64."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
+    torch = _torch_of(array)
+    if torch is not None:
         return array.sum(1, dtype=torch.float64)
     return np.sum(array, axis=1, dtype=np.float64)
 
 
 def empty_like(array: Any) -> Any:
     """A new array of the same shape and dtype, where the array is."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor) and is_cuda_array(array):
+    torch = _torch_of(array)
+    if torch is not None and is_cuda_array(array):
         return torch.empty_like(array)
     return np.empty_like(array)
 
@@ -100,9 +109,9 @@ def full(like: Any, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
     """`empty`, filled; on a device by one kernel on its stream."""
     if not is_cuda_array(like):
         return np.full(shape, value, dtype)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(like, torch.Tensor):
-        return torch.full(shape, value, dtype=getattr(torch, np.dtype(dtype).name), device=like.device)
+    torch = _torch_of(like)
+    if torch is not None:
+        return torch.full(shape, value, dtype=_torch_dtype(torch, dtype), device=like.device)
     return np.full_like(like, value, dtype=dtype, shape=shape)
 
 
@@ -112,8 +121,8 @@ def placed(like: Any, values: Any, dtype: Any) -> Any:
         return values
     if not is_cuda_array(like):
         return np.asarray(values, dtype)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(like, torch.Tensor):
+    torch = _torch_of(like)
+    if torch is not None:
         return torch.as_tensor(np.asarray(values, dtype), device=like.device)
     return np.asarray(np.asarray(values, dtype), like=like)
 

@@ -51,19 +51,6 @@ class NeuralModel(Module):
         """How many numbers are learned."""
         return sum(p.size for p in self.parameters())
 
-    def to(self, device: str) -> Self:
-        """Move the parameters to "cpu" or, where the model has learned to work there, "cuda". Returns the model.
-
-        Raises
-        ------
-        ValueError, ImportError
-            A device that is none of `devices`; CuPy is not installed.
-        """
-        if device not in self.devices:
-            known = " or ".join(map(repr, self.devices))
-            raise ValueError(f"{type(self).__name__}.to: expected device to be {known}, received {device!r}")
-        return super().to(device)
-
     def key(self, key: KeyLike | None = None) -> KeyLike:
         """Return the key that was given, or else the model's next one."""
         return self.generator.key() if key is None else key

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._devices import check_device, place
 from gencore.autograd import Tensor, tensor
 from gencore.kernels._arrays import placed
 
@@ -42,6 +43,8 @@ class Module:
     training: bool
     is_model: ClassVar[bool] = False
     """Whether it keeps ``config`` and ``steps``, the count of its updates, as the models of `gencore.models` do."""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    """Where it can be."""
 
     def __init__(self) -> None:
         self.training = True
@@ -119,20 +122,16 @@ class Module:
         Raises
         ------
         ValueError, ImportError
-            Another name; CuPy is not installed.
+            A device that is none of `devices`; CuPy is not installed.
         """
-        if device not in ("cpu", "cuda"):
-            raise ValueError(
-                f"{type(self).__name__}.to: expected device to be 'cpu' or 'cuda', received {device!r}"
-            )
-        if device == "cuda":
-            try:
-                import cupy  # type: ignore[import-not-found,unused-ignore]
-            except ImportError as error:
-                raise ImportError("to('cuda') needs CuPy: pip install 'gencore[cuda]'") from error
+        what = f"{type(self).__name__}.to"
+        if device not in self.devices:
+            known = " or ".join(map(repr, self.devices))
+            raise ValueError(f"{what}: expected device to be {known}, received {device!r}")
+        check_device(what, device)
         for _, t in self._named_tensors():
             if t.device != device:
-                t._data = cupy.asarray(t._data) if device == "cuda" else t.numpy()
+                t._data = place(what, t._data, device)
                 t._watch = [0]
                 if t.grad is not None:
                     t.grad = None
