@@ -50,6 +50,14 @@ def unwrapped(value):
     return value.host if isinstance(value, DeviceArray) else value
 
 
+def emulate(monkeypatch, multiprocessors, shared=None, order="ascending"):
+    """A device of so many multiprocessors (else: 4), of so many bytes of shared memory; the order of its threads."""
+    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", str(multiprocessors))
+    monkeypatch.setenv("GENCORE_EMULATION_ORDER", order)
+    if shared is not None:
+        monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
+
+
 class OnDevice(Case):
     """A row of the grid whose arrays are on the emulated device."""
 

@@ -29,10 +29,7 @@ every_stack = pytest.mark.parametrize("size", STACKS.values(), ids=STACKS)
 def test_ways_give_the_same_bits(size, multiprocessors, shared, order, emulation, monkeypatch):
     """Whatever shares a block, wherever maps lie, whichever thread comes first."""
     cpu = CASES["conv.pixel_sample"].run_size(size)
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", str(multiprocessors))
-    monkeypatch.setenv("GENCORE_EMULATION_ORDER", order)
-    if shared is not None:
-        monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
+    test_cuda.emulate(monkeypatch, multiprocessors, shared, order)
     test_cuda.test_cases.same_bits(SAMPLE.run_size(size), cpu, "a sample")
 
 

@@ -34,11 +34,8 @@ def rows(sequences, *images):
 @pytest.mark.parametrize(("case", "size"), rows(SEQUENCES, IMAGES))
 def test_ways_give_the_same_bits(case, size, shared, multiprocessors, emulation, monkeypatch):
     """Whatever shares a block, and wherever states and weights lie."""
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", "4")
     usual = case.run_size(size)
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", str(multiprocessors))
-    if shared is not None:
-        monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
+    test_cuda.emulate(monkeypatch, multiprocessors, shared)
     test_cuda.test_cases.same_bits(case.run_size(size), usual, case.name)
 
 
@@ -52,7 +49,7 @@ WIDE = rows(
 @pytest.mark.parametrize(("case", "size"), WIDE)
 def test_sixteen_positions_of_a_thread(case, size, emulation, monkeypatch):
     """What many positions with many units are given, whose errors have no useful bound: beside the CPU's."""
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", "1")
+    test_cuda.emulate(monkeypatch, 1)
     with np.errstate(over="ignore"):  # of the bounds
         expected, results = CASES[case.name].run_size(size), case.run_size(size)
     for name, found in results.items():

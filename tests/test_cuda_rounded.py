@@ -10,11 +10,10 @@ import test_cuda
 from cases import CASES
 from device_array import DeviceArray as CupyArray
 from reference import philox
-from reference import rbm as reference
 from reference.rounding import U
 from scipy.special import expit
 from test_cuda_products import BITS, rounded
-from test_cuda_rbm import DATA, cupy, fused, machine
+from test_cuda_rbm import DATA, cupy, fused, machine, stationary_chi
 
 import gencore as gc
 from gencore.kernels import rbm as kernels
@@ -122,12 +121,8 @@ def test_ways_give_the_same_bits(multiprocessors, shared, precision, emulation, 
     """16, 32 and 64 chains to a block, states on chip and in device memory, threads in either order."""
     i = next(i for i, s in enumerate(CASE.sizes) if s["n"] == 33)
     arguments, _ = arguments_of(i, precision)
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", "4")
     usual = run(DEVICE_CASE, arguments, CASE.sizes[i])
-    monkeypatch.setenv("GENCORE_EMULATION_MULTIPROCESSORS", str(multiprocessors))
-    monkeypatch.setenv("GENCORE_EMULATION_ORDER", "descending")
-    if shared is not None:
-        monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
+    test_cuda.emulate(monkeypatch, multiprocessors, shared, "descending")
     assert np.array_equal(run(DEVICE_CASE, arguments, CASE.sizes[i]), usual)
 
 
@@ -165,23 +160,13 @@ def test_weights_that_are_not_finite(emulation):
 # --- statistics ---------------------------------------------------------------------------------------------------
 
 
-def stationary_chi(put, get, n, steps, precision):
-    """Exact samples of a small machine with rounded weights, after some steps: chi-squared over all states."""
-    w, b, c = machine(np.random.default_rng(5), 6, 5, 0.7)
-    states = ((np.arange(64)[:, None] >> np.arange(6)) & 1).astype(np.uint8)
-    energy = -reference.free_energy(rounded_weights(w, precision), b, c, states, 1.0)
-    p = np.exp(energy - energy.max())
-    p /= p.sum()
-    start = states[np.random.default_rng(6).choice(64, n, p=p)]
-    last = get(kernels.gibbs_chain(*map(put, (w, b, c)), put(start), steps=steps, key=3, precision=precision))
-    assert np.mean((last != start).any(axis=1)) > 0.5
-    counts = np.bincount(last @ (1 << np.arange(6)), minlength=64)
-    return ((counts - n * p) ** 2 / (n * p)).sum()
+def rounded_chi(put, get, n, steps, precision):
+    return stationary_chi(put, get, n, steps, lambda w: rounded_weights(w, precision), precision=precision)
 
 
 @every_precision
 def test_chains_are_stationary(precision, emulation):
-    assert stationary_chi(CupyArray, lambda a: a.get(), 3000, 4, precision) < 63 + 5 * np.sqrt(2 * 63)
+    assert rounded_chi(CupyArray, lambda a: a.get(), 3000, 4, precision) < 63 + 5 * np.sqrt(2 * 63)
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -224,7 +209,7 @@ def test_device_draws_follow_float64_probabilities(chains, precision, device, re
 @every_precision
 def test_device_chains_are_stationary(precision, device):
     _, put, get = device
-    assert stationary_chi(put, get, 400_000, 50, precision) < 63 + 6 * np.sqrt(2 * 63)
+    assert rounded_chi(put, get, 400_000, 50, precision) < 63 + 6 * np.sqrt(2 * 63)
 
 
 @pytest.mark.gpu
