@@ -6,8 +6,6 @@
 
 namespace gencore::cuda {
 
-constexpr float least_log_scale = -7;  // of a component of a mixture: what is below counts as this
-
 void bernoulli_log_prob(const dense::BernoulliLogProb& op);
 void bernoulli_log_prob_vjp(const dense::BernoulliLogProbVjp& op);
 void softmax_cross_entropy(const dense::SoftmaxCrossEntropy& op);

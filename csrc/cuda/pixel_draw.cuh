@@ -4,8 +4,7 @@
 
 #include "common.cuh"
 #include "gencore/sample_coordinates.h"
-#include "loss_kernels.cuh"
-#include "math.cuh"
+#include "logistic_mixture.cuh"
 
 namespace gencore::cuda {
 
@@ -69,21 +68,18 @@ struct UnitLaw {
  private:
   // Logarithms of probabilities of levels under a mixture, as cpu/logistic_mixture.h's level_log_probs.
   __device__ void own_log_probs(const float* unit, int first, float (&x)[lane_levels]) const {
-    const float half = 1.0f / static_cast<float>(levels - 1);
     float top = -infinity, sum[lane_levels] = {};
     for (std::int64_t k = 0; k < mixtures; ++k) top = unit[k] > top ? unit[k] : top;
     double total = 0;
     for (std::int64_t k = 0; k < mixtures; ++k) {
-      const float weight = exp(unit[k] - top), mean = unit[mixtures + k];
-      const float inverse_scale = exp(-max(least_log_scale, unit[2 * mixtures + k]));
+      const float weight = exp(unit[k] - top), mean = unit[mixtures + k], log_scale = unit[2 * mixtures + k];
       total += static_cast<double>(weight);
 #pragma unroll
       for (int i = 0; i < lane_levels; ++i) {
         const bool is_first = first + i == 0, is_last = first + i >= levels - 1;
-        const float middle = fmaf(static_cast<float>(first + i), 2 * half, -1.0f);
-        const float lower = (middle - mean - half) * inverse_scale, upper = (middle - mean + half) * inverse_scale;
-        const float below = is_first ? 1.0f : logistic(-lower), above = is_last ? 1.0f : logistic(upper);
-        const float inside = is_first || is_last ? 1.0f : one_minus_exp_minus(2 * half * inverse_scale);
+        const Edges e(levels, first + i, mean, log_scale);
+        const float below = is_first ? 1.0f : logistic(-e.lower), above = is_last ? 1.0f : logistic(e.upper);
+        const float inside = is_first || is_last ? 1.0f : one_minus_exp_minus(e.width);
         sum[i] = fmaf(weight, below * above * inside, sum[i]);
       }
     }

@@ -3,7 +3,9 @@
 
 #include <vector>
 
+#include "common.cuh"
 #include "gencore/pixels.h"
+#include "math.cuh"
 
 namespace gencore::cuda {
 
@@ -49,6 +51,22 @@ inline std::vector<StackLayer> layers_of(const conv::Stack& stack) {
     layers.emplace_back(stack.layers.row(i), stack.channel_groups);
   return layers;
 }
+
+// The two halves of a colour's features in a gate's source.
+struct Halves {
+  std::int64_t colour;  // features of one that come out
+
+  // Where the first half of feature i that comes out lies, of a pixel or of many; the second is `colour` further on.
+  __device__ std::int64_t first(std::int64_t i) const {
+    std::int64_t group, at;
+    divide(i, colour, group, at);
+    return 2 * group * colour + at;
+  }
+  __device__ float gated(const float* x, std::int64_t i) const {
+    const std::int64_t a = first(i);
+    return tanh(x[a]) * logistic(x[a + colour]);
+  }
+};
 
 // Row `label` of a bias of classes, from its column `channel` on. A label that there is not, which nobody waits to know,
 // makes NaN.

@@ -30,24 +30,11 @@ struct Relu {
   __device__ void operator()(std::int64_t i) const { to[i] = x[i] > 0 ? x[i] : 0.0f; }
 };
 
-// Where the halves of a colour's features lie in a gate's source.
-struct Halves {
-  std::int64_t colour;  // features of one that come out
-  __device__ std::int64_t first(std::int64_t i) const {
-    std::int64_t group, at;
-    divide(i, colour, group, at);
-    return 2 * group * colour + at;
-  }
-};
-
 struct Gate {
   const float* x;
   Halves halves;
   float* to;
-  __device__ void operator()(std::int64_t i) const {
-    const std::int64_t a = halves.first(i);
-    to[i] = tanh(x[a]) * logistic(x[a + halves.colour]);
-  }
+  __device__ void operator()(std::int64_t i) const { to[i] = halves.gated(x, i); }
 };
 
 // to = activation(to + the bias of the image's class).
@@ -150,6 +137,15 @@ struct Zero {
 
 // --- forward -------------------------------------------------------------------------------------------------------------
 
+// An op where another one runs.
+template <class Op>
+Op placed(const OpBase& other) {
+  Op op;
+  op.device = other.device;
+  op.stream = other.stream;
+  return op;
+}
+
 // A stack on a batch of images: its layers, and where the maps are.
 template <class Op>
 struct Run {
@@ -194,9 +190,7 @@ struct Run {
   // A convolution's op, with what all three of them have.
   template <class Convolution>
   Convolution convolution(const StackLayer& l) const {
-    Convolution c;
-    c.device = op.device;
-    c.stream = op.stream;
+    auto c = placed<Convolution>(op);
     l.set_geometry(c);
     return c;
   }
@@ -461,13 +455,6 @@ class Likelihood {
 
  private:
   std::int64_t images() const { return op_.images.shape[0]; }
-  template <class Op>
-  Op placed() const {
-    Op op;
-    op.device = op_.device;
-    op.stream = op_.stream;
-    return op;
-  }
   void mixture(const float* last, float* grad_last) const {
     const auto set = [&](auto& op) {
       op.params = {last, {images(), units_ * each_}};
@@ -475,11 +462,11 @@ class Likelihood {
       op.levels = op_.levels;
       op.n_mixtures = op_.n_mixtures;
     };
-    auto forward = placed<dense::LogisticMixtureLogProb>();
+    auto forward = placed<dense::LogisticMixtureLogProb>(op_);
     set(forward);
     forward.out = op_.out;
     logistic_mixture_log_prob(forward);
-    auto back = placed<dense::LogisticMixtureLogProbVjp>();
+    auto back = placed<dense::LogisticMixtureLogProbVjp>(op_);
     set(back);
     back.grad = op_.grad;
     back.grad_params = {grad_last, {images(), units_ * each_}};
@@ -488,12 +475,12 @@ class Likelihood {
   // Map 0 holds the bits.
   void bits(const float* image, const float* last, float* grad_last) const {
     const Matrix<const float> logits{last, {images(), units_}}, targets{image, {images(), units_}};
-    auto forward = placed<dense::BernoulliLogProb>();
+    auto forward = placed<dense::BernoulliLogProb>(op_);
     forward.logits = logits;
     forward.targets = targets;
     forward.out = op_.out;
     bernoulli_log_prob(forward);
-    auto back = placed<dense::BernoulliLogProbVjp>();
+    auto back = placed<dense::BernoulliLogProbVjp>(op_);
     back.grad = op_.grad;
     back.logits = logits;
     back.targets = targets;
@@ -505,13 +492,13 @@ class Likelihood {
     auto* labels = scratch.carve<std::int64_t>(n);
     auto *costs = scratch.carve<float>(n), *slopes = scratch.carve<float>(n);
     for_each_element(op_, n, OfUnits{op_.images.data, op_.grad.data, units_, labels, slopes});
-    auto forward = placed<dense::SoftmaxCrossEntropy>();
+    auto forward = placed<dense::SoftmaxCrossEntropy>(op_);
     forward.logits = {last, {n, each_}};
     forward.labels = {labels, {n}};
     forward.out = {costs, {n}};
     softmax_cross_entropy(forward);
     for_each_row(op_, images(), units_, MinusCosts{costs, units_, op_.out.data});
-    auto back = placed<dense::SoftmaxCrossEntropyVjp>();
+    auto back = placed<dense::SoftmaxCrossEntropyVjp>(op_);
     back.grad = {slopes, {n}};
     back.logits = forward.logits;
     back.labels = forward.labels;

@@ -125,11 +125,7 @@ class Painter {
       case Layer::convolve: value = convolved(s, image, n, y, x, channel); break;
       case Layer::add: value = from[channel] + image[map(s.src2).at(y, x) + channel]; break;
       case Layer::relu: value = from[channel] > 0 ? from[channel] : 0.0f; break;
-      case Layer::gate: {
-        const int colour = s.taps.c_out / d_.groups, a = channel + channel / colour * colour;
-        value = tanh(from[a]) * logistic(from[a + colour]);
-        break;
-      }
+      case Layer::gate: value = Halves{s.taps.c_out / d_.groups}.gated(from, channel); break;
     }
     image[s.to.at(y, x) + channel] = value;
   }

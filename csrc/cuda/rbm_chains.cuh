@@ -33,6 +33,10 @@ GENCORE_INLINE std::int64_t block_bytes(std::int64_t n) {
 struct BlockMemory {
   unsigned char* at;
 
+  // This block's `bytes`, as launch_with_memory gives them.
+  __device__ static BlockMemory own(unsigned char* memory, std::int64_t bytes) {
+    return {memory == nullptr ? dynamic_shared() : memory + blockIdx.x * bytes};
+  }
   template <class T>
   __device__ T* carve(std::int64_t n) {
     T* part = reinterpret_cast<T*>(at);
@@ -40,6 +44,18 @@ struct BlockMemory {
     return part;
   }
 };
+
+// kernel(arguments..., memory, bytes) by blocks with a BlockMemory of so many bytes each.
+template <class Op, class... Parameters, class... Arguments>
+void launch_with_memory(const Op& op, const Limits& limits, std::int64_t blocks, int threads, std::int64_t bytes,
+                        void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const bool on_chip = static_cast<std::size_t>(bytes) <= limits.shared_bytes;
+  DeviceScratch scratch(op, on_chip ? 0 : DeviceScratch::bytes<unsigned char>(blocks * bytes));
+  unsigned char* memory = on_chip ? nullptr : scratch.carve<unsigned char>(blocks * bytes);
+  launch_blocks(op, blocks, threads, on_chip ? static_cast<std::size_t>(bytes) : 0, kernel, arguments..., memory,
+                bytes);
+}
+
 // Which chains a block has.
 struct Chains {
   std::int64_t count;  // of all blocks
@@ -367,8 +383,8 @@ struct ChainSets {
 template <class Way, class Body>
 __global__ void __launch_bounds__(chain_warps* warp_lanes)
     over_chains(Body body, Chains chains, unsigned char* memory, std::int64_t bytes) {
-  unsigned char* own = memory == nullptr ? dynamic_shared() : memory + blockIdx.x * bytes;
-  body(Way(chains, {own}), BlockMemory{own + Way::bytes(chains)});
+  const BlockMemory own = BlockMemory::own(memory, bytes);
+  body(Way(chains, own), BlockMemory{own.at + Way::bytes(chains)});
 }
 
 // As the comment above says.
@@ -388,11 +404,7 @@ void launch_chains(const Op& op, const Chains& chains, const Limits& limits, con
   const std::int64_t tiles = groups * (chains.sets == 0 ? 1 : chains.sets);
   const int threads = warp_lanes * static_cast<int>(tiles < chain_warps ? tiles : chain_warps);
   const std::int64_t bytes = Way::bytes(chains) + Body::bytes(chains);
-  const bool on_chip = static_cast<std::size_t>(bytes) <= limits.shared_bytes;
-  DeviceScratch scratch(op, on_chip ? 0 : DeviceScratch::bytes<unsigned char>(blocks * bytes));
-  unsigned char* memory = on_chip ? nullptr : scratch.carve<unsigned char>(blocks * bytes);
-  launch_blocks(op, blocks, threads, on_chip ? static_cast<std::size_t>(bytes) : 0, over_chains<Way, Body>, body,
-                chains, memory, bytes);
+  launch_with_memory(op, limits, blocks, threads, bytes, over_chains<Way, Body>, body, chains);
 }
 
 // Body(way, memory) for `count` chains: Body::bytes says how much memory a block needs beside the states of its chains.

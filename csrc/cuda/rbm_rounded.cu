@@ -176,20 +176,16 @@ struct RoundedChains {
 template <class Body>
 __global__ void __launch_bounds__(tile_warps* warp_lanes)
     over_rounded_chains(Body body, unsigned char* memory, std::int64_t bytes) {
-  body({memory == nullptr ? dynamic_shared() : memory + blockIdx.x * bytes});
+  body(BlockMemory::own(memory, bytes));
 }
 
 template <class Precision, int blocks>
 void launch_rounded(const GibbsChain& op, const RoundedMachine& m, int sets, const Limits& limits) {
   const RoundedChains<Precision, blocks> body{op, m, sets};
-  const std::int64_t count = ceil_div(op.v.shape[0], body.chains()), bytes = body.bytes();
   const std::int64_t tiles = sets * (m.to_hidden.tiles() > m.to_visible.tiles() ? m.to_hidden : m.to_visible).tiles();
-  const bool on_chip = static_cast<std::size_t>(bytes) <= limits.shared_bytes;
-  DeviceScratch scratch(op, on_chip ? 0 : DeviceScratch::bytes<unsigned char>(count * bytes));
-  unsigned char* memory = on_chip ? nullptr : scratch.carve<unsigned char>(count * bytes);
-  launch_blocks(op, count, warp_lanes * static_cast<int>(tiles < tile_warps ? tiles : tile_warps),
-                on_chip ? static_cast<std::size_t>(bytes) : 0, over_rounded_chains<RoundedChains<Precision, blocks>>,
-                body, memory, bytes);
+  const int threads = warp_lanes * static_cast<int>(tiles < tile_warps ? tiles : tile_warps);
+  launch_with_memory(op, limits, ceil_div(op.v.shape[0], body.chains()), threads, body.bytes(),
+                     over_rounded_chains<RoundedChains<Precision, blocks>>, body);
 }
 
 // As few chains a block as give each multiprocessor one.
