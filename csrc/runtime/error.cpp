@@ -40,7 +40,7 @@ void list_count(const char* op, const char* arg, std::int64_t actual, const char
 void list_size(const char* op, const char* arg, std::int64_t k, std::int64_t actual, const char* like_arg,
                std::int64_t expected) {
   if (actual == expected) return;
-  const std::string at = "[" + std::to_string(k) + "]", count = std::to_string(expected);
+  const std::string at = std::string("[") + std::to_string(k) + "]", count = std::to_string(expected);
   fail(op, (arg + at).c_str(), "to hold " + count + " elements, as many as " + like_arg + at, std::to_string(actual));
 }
 
