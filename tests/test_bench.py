@@ -479,6 +479,21 @@ def bench(arguments: list[str], folder: Path) -> tuple[list[dict[str, Any]], str
     return [json.loads(line) for line in out.read_text().splitlines()], done.stdout
 
 
+def test_the_heading_keeps_to_its_columns_whatever_the_machine_is_called() -> None:
+    cpu = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, of a virtual machine (family 6 model 167)"
+    blas = [{"internal_api": "openblas", "version": "0.3.31.188.0", "architecture": "SkylakeX"}] * 4
+    record = {
+        "record": "machine", "threads": 64, "cpu": cpu, "isa": "avx512", "fma_gflops": 12345.0, "copy_gbytes": 1234.0,
+        "date": "2026-11-29", "load_before": 0.0, "cores": 64, "plan": "full", "gencore": "0.1.0",
+        "compiler": "GNU 14.2.0, -O3 -march=x86-64-v4", "blas": blas,
+    }  # fmt: skip
+    heading = report.tables([record])
+    assert max(map(len, heading.splitlines())) <= 100
+    words = heading.split()
+    assert " ".join(words).startswith(f"64 threads of {cpu}, avx512; limit 12345 GFLOP/s multiply-add, 1234 GB/s copy")
+    assert words.count("SkylakeX") + words.count("SkylakeX,") == 4
+
+
 def test_every_work_runs_and_keeps_the_schema(tmp_path: Path) -> None:
     records, table = bench(["-m", "gencore._bench", "--threads", "1,2"], tmp_path)
     for record in records:

@@ -103,11 +103,12 @@ def _headline(machine: Record) -> list[str]:
     blas = blas or "not reported (threadpoolctl is not installed)"
     busy = " (BUSY: other processes ran)" if machine["load_before"] > 0.25 * machine["cores"] else ""
     plan = "" if machine["plan"] == "full" else f"; {machine['plan'].upper()} run"
-    return [
+    paragraphs = (
         f"{threads} thread{'s' if threads > 1 else ''} of {machine['cpu']}, {machine['isa']}; limit {limits}",
         f"{machine['date']}; load before the run {machine['load_before']:.1f}{busy}{plan}",
         f"gencore {machine['gencore']} ({machine['compiler']}); BLAS: {blas}",
-    ]
+    )
+    return [line for text in paragraphs for line in textwrap.wrap(text, width=100, subsequent_indent="  ")]
 
 
 def _works(records: list[Record]) -> list[str]:
