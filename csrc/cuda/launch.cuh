@@ -45,23 +45,36 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 
 constexpr std::size_t static_shared_bytes = 48 << 10;  // of a block's shared memory, what is had without asking
 
-// kernel(arguments...) on `blocks` blocks of `threads` threads, with `shared` bytes of dynamic shared memory each.
+// kernel(arguments...) on `clusters` clusters of `size` blocks of `threads` threads, with `shared` bytes of dynamic shared
+// memory each.
 template <class Op, class... Parameters, class... Arguments>
-void launch_blocks(const Op& op, std::int64_t blocks, int threads, std::size_t shared, void (*kernel)(Parameters...),
-                   const Arguments&... arguments) {
-  if (blocks == 0) return;
+void launch_clusters(const Op& op, std::int64_t clusters, int size, int threads, std::size_t shared,
+                     void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (clusters == 0) return;
   const CurrentDevice current(Op::name, op.device.index);
   if (shared > static_shared_bytes) {
     check_cuda(Op::name, "asking for shared memory",
                cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shared)));
   }
+  cudaLaunchAttribute of_clusters = {};
+  of_clusters.id = cudaLaunchAttributeClusterDimension;
+  of_clusters.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.gridDim = dim3(static_cast<unsigned>(clusters * size));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(op.stream);
+  config.attrs = &of_clusters;
+  config.numAttrs = size == 1 ? 0 : 1;
   check_cuda(Op::name, "launching the kernel", cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+// The same on blocks that know nothing of each other.
+template <class Op, class... Parameters, class... Arguments>
+void launch_blocks(const Op& op, std::int64_t blocks, int threads, std::size_t shared, void (*kernel)(Parameters...),
+                   const Arguments&... arguments) {
+  launch_clusters(op, blocks, 1, threads, shared, kernel, arguments...);
 }
 
 // kernel(arguments...) on enough blocks for `threads` threads.
@@ -84,6 +97,7 @@ inline unsigned char* dynamic_shared() { return emulation::dynamic_shared(); }
 struct Limits {
   int multiprocessors;
   std::size_t shared_bytes;  // that one block may have
+  bool clusters;             // cluster.cuh
 };
 Limits limits_of(const char* op, Device device);  // runtime.cu
 

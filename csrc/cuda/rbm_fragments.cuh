@@ -104,9 +104,9 @@ void round_weights(const Op& op, DeviceScratch& scratch, bool to_visible, Rounde
 
 // --- sums --------------------------------------------------------------------------------------------------------------
 
-// The sums of a warp's tile for 16 `blocks` chains: d of each product.
-template <int blocks>
-using TileSums = float[blocks][tile_fragments][4];
+// The sums of some fragments of a tile for 16 `blocks` chains, by one warp: d of each product.
+template <int blocks, int held = tile_fragments>
+using TileSums = float[blocks][held][4];
 
 // A lane's part of some fragments of a tile for 32 given units: 16 words.
 template <class Precision>
@@ -114,7 +114,8 @@ struct Weights {
   static constexpr int count = 16 / Precision::slots;
   unsigned slot[count][Precision::slots];
 
-  // Fragments first, first + 1, ... from where the lane's part of the tile's words begins.
+  // Fragments first, first + 1, ... from where the lane's part of the words begins, on chip or in device memory.
+  template <bool OnChip>
   __device__ void load(const unsigned* w, int first, int fragments) {
 #pragma unroll
     for (int f = 0; f < count; ++f) {
@@ -122,7 +123,7 @@ struct Weights {
       const uint4* from = reinterpret_cast<const uint4*>(w + (first + f) * warp_lanes * Precision::slots);
 #pragma unroll
       for (int i = 0; i < Precision::slots; i += 4) {
-        const uint4 four = __ldg(from + i / 4);
+        const uint4 four = OnChip ? from[i / 4] : __ldg(from + i / 4);
         slot[f][i] = four.x;
         slot[f][i + 1] = four.y;
         slot[f][i + 2] = four.z;
@@ -133,9 +134,9 @@ struct Weights {
 };
 
 // sums += states weights for some fragments; word: of rows g and g + 8 of each product, shifted to the lane's first state.
-template <class Precision, int blocks>
+template <class Precision, int blocks, int held>
 __device__ void multiply_words(const unsigned (&word)[blocks][2], const Weights<Precision>& weights, int first,
-                               int fragments, TileSums<blocks>& sums) {
+                               int fragments, TileSums<blocks, held>& sums) {
 #pragma unroll
   for (int s = 0; s < Precision::slots; s += 2) {
     unsigned a[blocks][4];
@@ -154,6 +155,16 @@ __device__ void multiply_words(const unsigned (&word)[blocks][2], const Weights<
   }
 }
 
+// A lane's words of states, from word i of row g on.
+template <int blocks>
+__device__ void read_words(const unsigned* row, std::int64_t stride, int shift, unsigned (&word)[blocks][2]) {
+#pragma unroll
+  for (int r = 0; r < blocks; ++r) {
+    word[r][0] = row[fragment_rows * r * stride] >> shift;
+    word[r][1] = row[(fragment_rows * r + 8) * stride] >> shift;
+  }
+}
+
 // sums += states weights, of rows of `stride` words of states, for one tile with so many fragments. The next weights are
 // under way while some are multiplied.
 template <class Precision, int blocks>
@@ -166,22 +177,18 @@ __device__ void add_products(const RoundedDirection& d, std::int64_t tile, int f
   const unsigned* w = d.w + tile * d.tile_words(slots) + lane * slots;
   const unsigned* row = states + lane / 4 * stride;
   Weights<Precision> ahead[2];
-  ahead[0].load(w, 0, fragments);
+  ahead[0].template load<false>(w, 0, fragments);
   for (std::int64_t i = 0; i < words; ++i, w += step) {
     unsigned word[blocks][2];
-#pragma unroll
-    for (int r = 0; r < blocks; ++r) {
-      word[r][0] = row[fragment_rows * r * stride + i] >> shift;
-      word[r][1] = row[(fragment_rows * r + 8) * stride + i] >> shift;
-    }
+    read_words(row + i, stride, shift, word);
 #pragma unroll
     for (int stage = 0; stage < stages; ++stage) {
       if (stage + 1 < stages) {
-        ahead[(stage + 1) % 2].load(w, (stage + 1) * count, fragments);
+        ahead[(stage + 1) % 2].template load<false>(w, (stage + 1) * count, fragments);
       } else if (i + 1 < words) {
-        ahead[0].load(w + step, 0, fragments);
+        ahead[0].template load<false>(w + step, 0, fragments);
       }
-      multiply_words<Precision, blocks>(word, ahead[stage % 2], stage * count, fragments, sums);
+      multiply_words<Precision>(word, ahead[stage % 2], stage * count, fragments, sums);
     }
   }
 }

@@ -8,8 +8,8 @@
 // products of 32 chains are 19,000 cycles at two thirds of the rate of tensor cores, and the draws, at 40 instructions each,
 // 13,000.
 #include "rbm_chains.cuh"
-#include "rbm_fragments.cuh"
 #include "rbm_rounded.cuh"
+#include "rbm_tile_draw.cuh"
 
 namespace gencore::cuda {
 namespace {
@@ -17,21 +17,6 @@ namespace {
 using rbm::GibbsChain;
 
 constexpr int tile_warps = 8;  // of a block, at most: sums, weights and draws of a tile are 216 registers
-
-// The states of one side for the chains of a block: unit u is bit u % 32 of word u / 32. Rows begin an odd number of words
-// apart, so that eight chains are on different banks.
-struct PackedSide {
-  unsigned* words;
-  std::int64_t units;
-
-  static GENCORE_INLINE std::int64_t stride(std::int64_t units) { return (units + word_units - 1) / word_units | 1; }
-  __device__ std::int64_t stride() const { return stride(units); }
-  __device__ unsigned* row(int chain) const { return words + chain * stride(); }
-  __device__ std::uint8_t* bytes(int chain) const { return reinterpret_cast<std::uint8_t*>(row(chain)); }
-  __device__ bool on(int chain, std::int64_t unit) const {
-    return (row(chain)[unit / word_units] >> (unit % word_units) & 1u) != 0;
-  }
-};
 
 // Whatever a block of `sets` times 16 `blocks` chains does.
 template <class Precision, int blocks>
@@ -91,85 +76,14 @@ struct RoundedChains {
       if (fragments == 0) continue;
       TileSums<blocks> sums = {};
       add_products<Precision, blocks>(d, tile, fragments, given.row(first), given.stride(), sums);
-      draw_tile(d, RoundedDirection::first_unit(tile), first, domain, step, clamped, drawn, sums);
+      const TileDraw draw{op, d, drawn, row(0), RoundedDirection::first_unit(tile), 0, domain, step, clamped};
+      draw.each(first, sums, [&](int chain, const unsigned (&bits)[2]) {
+        // Lane t of four puts bytes 2 t and 2 t + 1 of the eight that they have together.
+        const int t = static_cast<int>(threadIdx.x) % 4;
+        for (int i = 2 * t; i < 2 * t + 2; ++i) draw.put(drawn, chain, i, bits[t / 2] >> 8 * (i % 4));
+      });
     }
     __syncthreads();
-  }
-
-  // A loop that is not unrolled, so that draws are compiled once: the sums move up instead.
-  __device__ void draw_tile(const RoundedDirection& d, std::int64_t first_unit, int first, philox::Domain domain,
-                            std::int64_t step, bool clamped, const PackedSide& drawn, TileSums<blocks>& sums) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-#pragma unroll 1
-    for (int r = 0; r < 2 * blocks; ++r) {
-      const int chain = first + 8 * r + lane / 4;
-      unsigned bits[2] = {};  // byte f of the two: units first_unit + 16 f + 0 .. 7
-      if (row(chain) < op.v.shape[0]) {
-        draw_lane(d, first_unit, row(chain), domain, step, sums[0], bits);
-        if (clamped) keep_clamped(first_unit, chain, drawn, bits);
-      }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        bits[i] |= __shfl_xor_sync(all_lanes, bits[i], 1);
-        bits[i] |= __shfl_xor_sync(all_lanes, bits[i], 2);
-      }
-      put_bytes(drawn, chain, first_unit, lane % 4 < 2 ? bits[0] : bits[1]);
-#pragma unroll
-      for (int b = 0; b < blocks; ++b) {
-#pragma unroll
-        for (int f = 0; f < tile_fragments; ++f) {
-          sums[b][f][0] = sums[b][f][2];
-          sums[b][f][1] = sums[b][f][3];
-          if (b + 1 == blocks) continue;
-          sums[b][f][2] = sums[b + 1][f][0];
-          sums[b][f][3] = sums[b + 1][f][1];
-        }
-      }
-    }
-  }
-
-  // The lane's units of one row: 2 t + e of each eight, e being 0 and 1.
-  __device__ void draw_lane(const RoundedDirection& d, std::int64_t first_unit, std::int64_t row, philox::Domain domain,
-                            std::int64_t step, const float (&sums)[tile_fragments][4], unsigned (&bits)[2]) const {
-    const float beta = op.beta[op.beta.shape[0] == 1 ? 0 : row];
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int place = static_cast<int>(threadIdx.x) % 4 * 2 + e;
-      const UnitDraws draws({op.key, domain, static_cast<std::uint64_t>(op.first_step + step),
-                             static_cast<std::uint64_t>(op.first_row + row)},
-                            first_unit + place);
-#pragma unroll
-      for (int f = 0; f < tile_fragments; ++f) {
-        const std::int64_t unit = first_unit + place + draw_stride * f;
-        if (unit >= d.units) break;
-        const bool one = draws.drawn(f, odds_of((sums[f][e] + d.bias[unit]) * beta));
-        bits[f / 4] |= static_cast<unsigned>(one) << (8 * (f % 4) + place);
-      }
-    }
-  }
-
-  // Units that are clamped keep the state they have.
-  __device__ void keep_clamped(std::int64_t first_unit, int chain, const PackedSide& side, unsigned (&bits)[2]) const {
-    const std::uint8_t* mask = op.clamp.row(op.clamp.shape[0] == 1 ? 0 : row(chain));
-#pragma unroll
-    for (int i = 0; i < 2 * tile_fragments; ++i) {
-      const int f = i / 2, place = static_cast<int>(threadIdx.x) % 4 * 2 + i % 2, at = 8 * (f % 4) + place;
-      const std::int64_t unit = first_unit + place + draw_stride * f;
-      if (unit >= side.units || mask[unit] == 0) continue;
-      const unsigned kept = side.bytes(chain)[unit / 8] >> place & 1u;  // a byte of this warp's alone
-      bits[f / 4] = (bits[f / 4] & ~(1u << at)) | kept << at;
-    }
-  }
-
-  // Lane t of four puts bytes 2 t and 2 t + 1 of the eight that they have together. All have read what is clamped.
-  __device__ static void put_bytes(const PackedSide& side, int chain, std::int64_t first_unit, unsigned bits) {
-    const int t = static_cast<int>(threadIdx.x) % 4;
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::int64_t unit = first_unit + draw_stride * (2 * t + i);
-      if (unit < side.units) side.bytes(chain)[unit / 8] = static_cast<std::uint8_t>(bits >> 8 * (t % 2 * 2 + i));
-    }
   }
 };
 

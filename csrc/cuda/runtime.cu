@@ -86,12 +86,13 @@ cudaMemPool_t pool_of(const char* op) {
 Limits limits_of(const char* op, Device device) {
   const CurrentDevice current(op, device.index);
   const int index = current_device(op);
-  int multiprocessors = 0, shared = 0;
+  int multiprocessors = 0, shared = 0, clusters = 0;
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index));
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
-  return {multiprocessors, static_cast<std::size_t>(shared)};
+  check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
+  return {multiprocessors, static_cast<std::size_t>(shared), clusters != 0};
 }
 
 DeviceScratch::DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes)

@@ -1,6 +1,6 @@
 // CUDA on the CPU, enough to run the kernels of csrc/cuda in tests: the .cu files compile as C++ where this folder comes
 // before the toolkit's. Threads of a block are fibers that take turns at barriers and shuffles; blocks run one after the
-// other; device memory is the process's own.
+// other, those of a cluster together; device memory is the process's own.
 //
 // What it sees that a device may not: accesses out of bounds and undefined behaviour (with the sanitizers), barriers and
 // shuffles that not every thread reaches, launches that no device would take. Fibers run in ascending or descending
@@ -53,13 +53,29 @@ struct cudaDeviceProp {
   char name[256];
   int major, minor;
 };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+union cudaLaunchAttributeValue {
+  struct {
+    unsigned x, y, z;
+  } clusterDim;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes;
   cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+  cudaDevAttrClusterLaunch = 120
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
 enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
@@ -132,6 +148,7 @@ inline thread_local const void* shared_allowed_of = nullptr;
 // Few multiprocessors, so that small batches count as large ones.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::setting("GENCORE_EMULATION_MULTIPROCESSORS", 4)
+           : attribute == cudaDevAttrClusterLaunch     ? emulation::setting("GENCORE_EMULATION_CLUSTERS", 1)
                                                        : static_cast<int>(emulation::shared_limit());
   return cudaSuccess;
 }
@@ -186,12 +203,25 @@ __attribute__((used, visibility("default"))) inline const void* emulation_launch
 }
 }
 
+namespace emulation {
+inline dim3 cluster_of(const cudaLaunchConfig_t& config) {
+  dim3 size(1);
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    const auto& given = config.attrs[i].val.clusterDim;
+    if (config.attrs[i].id == cudaLaunchAttributeClusterDimension) size = dim3(given.x, given.y, given.z);
+  }
+  return size;
+}
+}  // namespace emulation
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
+  const dim3 cluster = emulation::cluster_of(*config);
   const bool valid = grid.x >= 1 && grid.x <= 0x7FFFFFFFu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
-                     block.x <= 1024 && block.y == 1 && block.z == 1;
+                     block.x <= 1024 && block.y == 1 && block.z == 1 && cluster.x >= 1 && cluster.x <= 8 &&
+                     cluster.y == 1 && cluster.z == 1 && grid.x % cluster.x == 0;
   if (!valid) return cudaErrorInvalidConfiguration;
   const bool asked = emulation::shared_allowed_of == reinterpret_cast<const void*>(kernel);
   const std::size_t most = asked ? emulation::shared_allowed : std::size_t{48} << 10;
@@ -199,7 +229,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   blockDim = block;
   emulation::launch_device = emulation::current_device;
   emulation::launch_stream = config->stream;
-  emulation::run_grid(grid.x, block.x, config->dynamicSmemBytes, [&] { kernel(Parameters(arguments)...); });
+  emulation::run_grid(grid.x, block.x, cluster.x, config->dynamicSmemBytes, [&] { kernel(Parameters(arguments)...); });
   return cudaSuccess;
 }
 
