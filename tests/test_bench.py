@@ -490,7 +490,9 @@ def test_the_heading_keeps_to_its_columns_whatever_the_machine_is_called() -> No
     heading = report.tables([record])
     assert max(map(len, heading.splitlines())) <= 100
     words = heading.split()
-    assert " ".join(words).startswith(f"64 threads of {cpu}, avx512; limit 12345 GFLOP/s multiply-add, 1234 GB/s copy")
+    assert " ".join(words).startswith(
+        f"64 threads of {cpu}, avx512; limit 12345 GFLOP/s multiply-add, 1234 GB/s copy"
+    )
     assert words.count("SkylakeX") + words.count("SkylakeX,") == 4
 
 

@@ -369,13 +369,15 @@ def test_emulation_runs_a_right_kernel(misuse):
     for order in ("ascending", "descending"):
         assert misuse("sums", order) == (0, "right\n")
         assert misuse("dynamic_sums", order) == (0, "right\n")
+        assert misuse("cluster_sums", order) == (0, "right\n")
 
 
-def test_emulation_shows_a_missing_barrier(misuse):
-    assert "wrong\n" in [misuse("without_barrier", order)[1] for order in ("ascending", "descending")]
+@pytest.mark.parametrize("kind", ["without_barrier", "without_cluster_barrier"])
+def test_emulation_shows_a_missing_barrier(kind, misuse):
+    assert "wrong\n" in [misuse(kind, order)[1] for order in ("ascending", "descending")]
 
 
-@pytest.mark.parametrize("kind", ["barrier_of_some", "shuffle_of_some"])
+@pytest.mark.parametrize("kind", ["barrier_of_some", "shuffle_of_some", "cluster_barrier_of_some"])
 def test_emulation_stops_at_a_barrier_that_not_all_reach(kind, misuse):
     status, text = misuse(kind)
     assert status < 0
@@ -388,7 +390,16 @@ def test_emulation_stops_at_what_is_written_beyond_shared_memory(misuse):
     assert "beyond its dynamic shared memory" in text
 
 
-@pytest.mark.parametrize("kind", ["too_many_threads", "too_much_shared"])
+@pytest.mark.parametrize("kind", ["before_others_begin", "after_others_ended"])
+def test_emulation_stops_where_a_block_of_the_cluster_is_not_running(kind, misuse):
+    status, text = misuse(kind)
+    assert status < 0
+    assert "shared memory of a block that is not running" in text
+
+
+@pytest.mark.parametrize(
+    "kind", ["too_many_threads", "too_much_shared", "too_large_a_cluster", "half_a_cluster"]
+)
 def test_emulation_refuses_a_launch_that_no_device_takes(kind, misuse):
     assert misuse(kind) == (2, "invalid configuration argument\n")
 

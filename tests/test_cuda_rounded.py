@@ -21,6 +21,7 @@ from gencore.kernels import rbm as kernels
 __all__ = ["cupy"]
 device = test_cuda.device
 every_precision = pytest.mark.parametrize("precision", BITS)
+every_way = pytest.mark.parametrize("clusters", [False, True], ids=["blocks", "clusters"])
 PRECISIONS = ("float32", "tf32", "bf16")
 CASE = CASES["rbm.gibbs_chain"]
 DEVICE_CASE = test_cuda.on_device(CASE)
@@ -39,6 +40,12 @@ def arguments_of(i, precision):
     }
 
 
+@pytest.fixture
+def way(clusters, monkeypatch):
+    """Chains in blocks, or wherever the weights fit in clusters."""
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", str(int(clusters)))
+
+
 def run(case, arguments, size):
     out = np.full((size["n"], size["n_visible"]), 77, size.get("dtype", "uint8"))
     case.function(**arguments, v_out=out)
@@ -49,9 +56,10 @@ def run(case, arguments, size):
 
 
 @fused
+@every_way
 @every_precision
 @pytest.mark.parametrize("i", range(0, len(CASE.sizes), test_cuda.EVERY))
-def test_chains_of_rounded_weights(i, precision, emulation):
+def test_chains_of_rounded_weights(i, precision, way, emulation):
     """All sizes, temperatures, masks, dtypes and coordinates of the grid. With these keys, no tie: the CPU's bits."""
     ours, truth = arguments_of(i, precision)
     size = CASE.sizes[i]
@@ -89,9 +97,10 @@ def check_steps(put, get, parameters, v, steps, precision, key):
     return ties
 
 
+@every_way
 @every_precision
 @pytest.mark.parametrize("chains", [1, 50])
-def test_draws_follow_float64_probabilities(chains, precision, emulation, record_property):
+def test_draws_follow_float64_probabilities(chains, precision, way, emulation, record_property):
     rng = np.random.default_rng(chains)
     v = (rng.random((chains, 150)) < 0.5).astype(np.uint8)
     ties = check_steps(CupyArray, lambda a: a.get(), machine(rng, 150, 135), v, 2, precision, 11)
@@ -124,6 +133,90 @@ def test_ways_give_the_same_bits(multiprocessors, shared, precision, emulation, 
     usual = run(DEVICE_CASE, arguments, CASE.sizes[i])
     test_cuda.emulate(monkeypatch, multiprocessors, shared, "descending")
     assert np.array_equal(run(DEVICE_CASE, arguments, CASE.sizes[i]), usual)
+
+
+CLUSTER_SIZES = [
+    (1, 260, 200), (17, 260, 200), (40, 130, 290), (16, 600, 9), (33, 8, 129), (150, 130, 65),
+]  # fmt: skip
+
+
+@every_precision
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+@pytest.mark.parametrize(("n", "n_visible", "n_hidden"), CLUSTER_SIZES)
+def test_clusters_give_the_same_bits(n, n_visible, n_hidden, order, precision, emulation, monkeypatch):
+    """Several and no pieces to a block, 1 to 4 sets of chains, clusters that follow each other; chains and units that
+    there are not; temperatures and units that are held."""
+    rng = np.random.default_rng(n)
+    parameters = [CupyArray(p) for p in machine(rng, n_visible, n_hidden, 0.3)]
+    v = CupyArray((rng.random((n, n_visible)) < 0.5).astype(np.uint8))
+    held = {
+        "beta": CupyArray(np.linspace(0.5, 1, n, dtype=np.float32)),
+        "clamp": CupyArray(rng.random((n, n_visible)) < 0.2),
+    }
+
+    def drawn(clusters, multiprocessors, **given):
+        monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", clusters)
+        test_cuda.emulate(monkeypatch, multiprocessors, order=order)
+        found = kernels.gibbs_chain(*parameters, v, steps=3, key=7, first_row=5, precision=precision, **given)
+        assert emulation.emulation_launch_cluster() == (8 if clusters == "1" else 1)
+        return found.get()
+
+    for given in ({}, held):
+        for multiprocessors in (4, 16):
+            assert np.array_equal(drawn("1", multiprocessors, **given), drawn("0", 4, **given))
+
+
+@every_precision
+def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(precision, emulation, monkeypatch):
+    """96, 64 and 32 of 70 chains; and no clusters where the weights leave no room."""
+    rng = np.random.default_rng(6)
+    parameters = [CupyArray(p) for p in machine(rng, 200, 150)]
+    v = CupyArray((rng.random((70, 200)) < 0.5).astype(np.uint8))
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "1")
+    weights = (
+        4 * (7 + 5) * 512 * (2 if precision == "tf32" else 1)
+    )  # 4 fragments of 7 and of 5 words of units
+    a_set = 32 * (7 + 5) * 4
+    usual, launches = None, []
+    for shared in (227 << 10, weights + 2 * a_set, weights + a_set, weights + a_set - 16):
+        test_cuda.emulate(monkeypatch, 8, shared)
+        found = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision=precision).get()
+        usual = found if usual is None else usual
+        assert np.array_equal(found, usual)
+        launches.append((emulation.emulation_launch_cluster(), emulation.emulation_launch_clusters()))
+    assert launches == [(8, 1), (8, 2), (8, 3), (1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("chains", "precision", "cluster"),
+    [(1, "bf16", 8), (128, "bf16", 8), (256, "bf16", 8), (64 * 13, "bf16", 1), (1, "tf32", 1)],
+)
+def test_choice_of_the_way(chains, precision, cluster, emulation, monkeypatch):
+    """For 784x500 on a tenth of an H100, as the comments of the kernels say; TF32 does not fit."""
+    test_cuda.emulate(monkeypatch, 13)
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(0), 784, 500)]
+    v = CupyArray(np.ones((chains, 784), np.uint8))
+    out = kernels.gibbs_chain(*parameters, v, steps=0, key=1, precision=precision)
+    assert np.array_equal(out.get(), v.get())
+    assert emulation.emulation_launch_cluster() == cluster
+
+
+def test_small_machines_stay_in_blocks(emulation, monkeypatch):
+    test_cuda.emulate(monkeypatch, 132)
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(0), 40, 30)]
+    kernels.gibbs_chain(
+        *parameters, CupyArray(np.ones((100, 40), np.uint8)), steps=1, key=1, precision="bf16"
+    )
+    assert emulation.emulation_launch_cluster() == 1
+
+
+def test_what_asks_for_clusters_is_read(emulation, monkeypatch):
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(0), 4, 3)]
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "yes")
+    with pytest.raises(ValueError, match="GENCORE_CUDA_CLUSTERS to be 0 or 1, received 'yes'"):
+        kernels.gibbs_chain(
+            *parameters, CupyArray(np.ones((2, 4), np.uint8)), steps=1, key=1, precision="bf16"
+        )
 
 
 @every_precision
@@ -164,8 +257,9 @@ def rounded_chi(put, get, n, steps, precision):
     return stationary_chi(put, get, n, steps, lambda w: rounded_weights(w, precision), precision=precision)
 
 
+@every_way
 @every_precision
-def test_chains_are_stationary(precision, emulation):
+def test_chains_are_stationary(precision, way, emulation):
     assert rounded_chi(CupyArray, lambda a: a.get(), 3000, 4, precision) < 63 + 5 * np.sqrt(2 * 63)
 
 
@@ -194,9 +288,10 @@ def test_model_samples(precision, cupy):
 
 
 @pytest.mark.gpu
+@every_way
 @every_precision
 @pytest.mark.parametrize("chains", [64, 500, 4096, 9000])
-def test_device_draws_follow_float64_probabilities(chains, precision, device, record_property):
+def test_device_draws_follow_float64_probabilities(chains, precision, way, device, record_property):
     _, put, get = device
     rng = np.random.default_rng(chains)
     v = (rng.random((chains, 784)) < 0.2).astype(np.uint8)
@@ -206,16 +301,18 @@ def test_device_draws_follow_float64_probabilities(chains, precision, device, re
 
 
 @pytest.mark.gpu
+@every_way
 @every_precision
-def test_device_chains_are_stationary(precision, device):
+def test_device_chains_are_stationary(precision, way, device):
     _, put, get = device
     assert rounded_chi(put, get, 400_000, 50, precision) < 63 + 6 * np.sqrt(2 * 63)
 
 
 @pytest.mark.gpu
+@every_way
 @every_precision
 @pytest.mark.parametrize("i", range(len(CASE.sizes)))
-def test_device_chains_of_the_grid(i, precision, device):
+def test_device_chains_of_the_grid(i, precision, way, device):
     """Small machines: ties are rare, so that all but a few rows are the CPU's."""
     _, put, get = device
     ours, truth = arguments_of(i, precision)

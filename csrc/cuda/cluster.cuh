@@ -1,5 +1,5 @@
 // Clusters: a few blocks of threads that run at the same time and reach each other's shared memory. Needs compute
-// capability 9.0; Limits::clusters says whether a device has them.
+// capability 9.0; Limits::clusters says whether to use them.
 #pragma once
 
 #include "launch.cuh"

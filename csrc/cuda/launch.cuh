@@ -93,11 +93,15 @@ __device__ inline unsigned char* dynamic_shared() {
 inline unsigned char* dynamic_shared() { return emulation::dynamic_shared(); }
 #endif
 
+// Whether kernels whose blocks form clusters (cluster.cuh) run where there is another way: a device must have clusters,
+// and GENCORE_CUDA_CLUSTERS, for those who compare the ways, may say 0 (never) or 1 (wherever they can).
+enum class Clusters { never, where_faster, always };
+
 // What there is of a device that decides how work is cut.
 struct Limits {
   int multiprocessors;
   std::size_t shared_bytes;  // that one block may have
-  bool clusters;             // cluster.cuh
+  Clusters clusters;
 };
 Limits limits_of(const char* op, Device device);  // runtime.cu
 

@@ -72,17 +72,20 @@ __device__ inline unsigned draw_group(const RowDraw& draw, std::int64_t first, s
   return bits;
 }
 
-// Units first, first + 16, ... of one row, first being in the first 16 of a group.
+// Units first + 16 c of one row, first being in the first 16 of a group; c begins at `begin`, 0 or 4.
 constexpr int draw_stride = 16;
 struct UnitDraws {
   RowDraw draw;
   std::int64_t first;
+  int begin;
   philox::Block random;
 
-  __device__ UnitDraws(const RowDraw& draw, std::int64_t first) : draw(draw), first(first), random(draw.block(first)) {}
+  __device__ UnitDraws(const RowDraw& draw, std::int64_t first, int begin = 0)
+      : draw(draw), first(first), begin(begin), random(draw.block(first)) {}
+  // Unit first + 16 (begin + c).
   __device__ bool drawn(int c, const Odds& odds) const {
     const std::uint32_t word = random.word[c % 4];
-    return draw_unit(draw, first + draw_stride * c, c < 4 ? word & 0xFFFFu : word >> 16, odds);
+    return draw_unit(draw, first + draw_stride * (begin + c), begin + c < 4 ? word & 0xFFFFu : word >> 16, odds);
   }
 };
 

@@ -44,11 +44,11 @@ struct RoundedDirection {
   GENCORE_INLINE std::int64_t tiles() const { return 2 * ((units + group_units - 1) / group_units); }
   GENCORE_INLINE std::int64_t words() const { return (given + word_units - 1) / word_units; }  // of a chain's states
   GENCORE_INLINE std::int64_t tile_words(int slots) const { return words() * tile_fragments * warp_lanes * slots; }
-  __device__ static std::int64_t first_unit(std::int64_t tile) {
+  GENCORE_INLINE static std::int64_t first_unit(std::int64_t tile) {
     return tile / 2 * group_units + tile % 2 * fragment_units;
   }
   // Fragments of a tile that have units, the first ones.
-  __device__ int fragments(std::int64_t tile) const {
+  GENCORE_INLINE int fragments(std::int64_t tile) const {
     const std::int64_t rest = units - first_unit(tile);
     if (rest <= 0) return 0;
     return rest >= group_units ? tile_fragments : static_cast<int>((rest + draw_stride - 1) / draw_stride);

@@ -6,7 +6,7 @@
 // to each of 132 multiprocessors; a step takes 1.57 MB of bfloat16, 65,000 cycles: 32 chains a multiprocessor make
 // 32 * 1284 / 65,000 * 132 * 1.7 = 140 unit updates a nanosecond, in TF32 half as many, and 64 chains twice as many. The
 // products of 32 chains are 19,000 cycles at two thirds of the rate of tensor cores, and the draws, at 40 instructions each,
-// 13,000.
+// 13,000. Where the weights fit, a cluster may keep them on chip (rbm_cluster.cu).
 #include "rbm_chains.cuh"
 #include "rbm_rounded.cuh"
 #include "rbm_tile_draw.cuh"
@@ -32,39 +32,18 @@ struct RoundedChains {
     return block_bytes<unsigned>(chains() * PackedSide::stride(op.w.shape[0])) +
            block_bytes<unsigned>(chains() * PackedSide::stride(op.w.shape[1]));
   }
-  __device__ std::int64_t row(int chain) const { return static_cast<std::int64_t>(blockIdx.x) * chains() + chain; }
+  __device__ std::int64_t first_row() const { return static_cast<std::int64_t>(blockIdx.x) * chains(); }
 
   __device__ void operator()(BlockMemory memory) const {
     const PackedSide visible{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[0])), op.w.shape[0]},
         hidden{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[1])), op.w.shape[1]};
-    start(visible, hidden);
+    begin_chains(op, first_row(), chains(), visible, hidden);
+    __syncthreads();
     for (std::int64_t i = 0; i < op.steps; ++i) {
       draw_side(m.to_hidden, visible, hidden, philox::hidden_head, i, false);
       draw_side(m.to_visible, hidden, visible, philox::visible_head, i, op.clamp.given());
     }
-    finish(visible);
-  }
-
-  // Chains that there are not have no unit on; nor have units beyond a side's.
-  __device__ void start(const PackedSide& visible, const PackedSide& hidden) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-    const std::int64_t stride = visible.stride();
-    for (std::int64_t i = warp_index(); i < chains() * stride; i += warps_of_block()) {
-      const std::int64_t at = row(static_cast<int>(i / stride)), unit = i % stride * word_units + lane;
-      const unsigned word = __ballot_sync(all_lanes,
-                                          at < op.v.shape[0] && unit < visible.units && is_on(op.v, at, unit));
-      if (lane == 0) visible.words[i] = word;
-    }
-    for (std::int64_t i = threadIdx.x; i < chains() * hidden.stride(); i += blockDim.x) hidden.words[i] = 0;
-    __syncthreads();
-  }
-
-  __device__ void finish(const PackedSide& visible) const {
-    for (int c = 0; c < chains() && row(c) < op.v.shape[0]; ++c) {
-      for (std::int64_t u = threadIdx.x; u < visible.units; u += blockDim.x) {
-        put_state(op.v_out, row(c), u, visible.on(c, u));
-      }
-    }
+    end_chains(op, first_row(), chains(), 0, 1, visible);
   }
 
   // Neighbours share a tile, whose weights the first of them fetches.
@@ -76,7 +55,7 @@ struct RoundedChains {
       if (fragments == 0) continue;
       TileSums<blocks> sums = {};
       add_products<Precision, blocks>(d, tile, fragments, given.row(first), given.stride(), sums);
-      const TileDraw draw{op, d, drawn, row(0), RoundedDirection::first_unit(tile), 0, domain, step, clamped};
+      const TileDraw draw{op, d, drawn, first_row(), RoundedDirection::first_unit(tile), 0, domain, step, clamped};
       draw.each(first, sums, [&](int chain, const unsigned (&bits)[2]) {
         // Lane t of four puts bytes 2 t and 2 t + 1 of the eight that they have together.
         const int t = static_cast<int>(threadIdx.x) % 4;
@@ -103,6 +82,24 @@ void launch_rounded(const GibbsChain& op, const RoundedMachine& m, int sets, con
 }
 
 // As few chains a block as give each multiprocessor one.
+struct BlockPlan {
+  int blocks, sets;
+  double cycles;  // of a step of all chains
+};
+
+BlockPlan block_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits) {
+  const std::int64_t each = ceil_div(chains, limits.multiprocessors);
+  BlockPlan plan = {each <= fragment_rows ? 1 : 2, each <= 2 * fragment_rows ? 1 : 2, 0};
+  const int own = fragment_rows * plan.blocks * plan.sets;
+  const std::int64_t rounds = ceil_div(ceil_div(chains, own), limits.multiprocessors);
+  const std::int64_t words = m.to_hidden.tiles() * m.to_hidden.tile_words(slots) +
+                             m.to_visible.tiles() * m.to_visible.tile_words(slots);
+  const double fetching = static_cast<double>(words) * sizeof(unsigned) / 24, computing = own * chain_cycles(m, slots);
+  plan.cycles = static_cast<double>(rounds) * (3000 + (fetching > computing ? fetching : computing));
+  return plan;
+}
+
+// In clusters or in blocks, whichever takes fewer cycles by the arithmetic of both.
 template <class Precision>
 void run_rounded(const GibbsChain& op) {
   RoundedMachine m = rounded_sizes(op);
@@ -110,11 +107,16 @@ void run_rounded(const GibbsChain& op) {
   round_weights<Precision>(op, scratch, false, m.to_hidden);
   round_weights<Precision>(op, scratch, true, m.to_visible);
   const Limits limits = limits_of(op.name, op.device);
-  const std::int64_t each = ceil_div(op.v.shape[0], limits.multiprocessors);
-  if (each <= fragment_rows) {
-    launch_rounded<Precision, 1>(op, m, 1, limits);
+  const std::int64_t chains = op.v.shape[0];
+  const BlockPlan in_blocks = block_plan(m, Precision::slots, chains, limits);
+  const ClusterPlan in_clusters = cluster_plan(m, Precision::slots, chains, limits);
+  const bool clusters = limits.clusters == Clusters::always ||
+                        (limits.clusters == Clusters::where_faster && in_clusters.cycles < in_blocks.cycles);
+  if (clusters && in_clusters.sets > 0) {
+    run_in_clusters<Precision>(op, m, in_clusters);
   } else {
-    launch_rounded<Precision, 2>(op, m, each <= 2 * fragment_rows ? 1 : 2, limits);
+    (in_blocks.blocks == 1 ? launch_rounded<Precision, 1> : launch_rounded<Precision, 2>)(op, m, in_blocks.sets,
+                                                                                          limits);
   }
 }
 

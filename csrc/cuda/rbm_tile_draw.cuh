@@ -1,6 +1,7 @@
-// Draws from a warp's sums where they lie, into states that are bits.
+// States of chains that are bits, and draws of them from a warp's sums where they lie.
 #pragma once
 
+#include "rbm_chains.cuh"
 #include "rbm_fragments.cuh"
 
 namespace gencore::cuda {
@@ -22,6 +23,31 @@ struct PackedSide {
   }
 };
 
+// The states of `chains` chains, whose first is the op's `first_row`, by the threads of a block, which must wait for each
+// other afterwards. Chains that there are not have no unit on; nor have units beyond a side's.
+__device__ inline void begin_chains(const rbm::GibbsChain& op, std::int64_t first_row, int chains,
+                                    const PackedSide& visible, const PackedSide& hidden) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const std::int64_t stride = visible.stride();
+  for (std::int64_t i = warp_index(); i < chains * stride; i += warps_of_block()) {
+    const std::int64_t row = first_row + i / stride, unit = i % stride * word_units + lane;
+    const unsigned word = __ballot_sync(all_lanes,
+                                        row < op.v.shape[0] && unit < visible.units && is_on(op.v, row, unit));
+    if (lane == 0) visible.words[i] = word;
+  }
+  for (std::int64_t i = threadIdx.x; i < chains * hidden.stride(); i += blockDim.x) hidden.words[i] = 0;
+}
+
+// Hands over chains first, first + every, ... of `chains`.
+__device__ inline void end_chains(const rbm::GibbsChain& op, std::int64_t first_row, int chains, int first, int every,
+                                  const PackedSide& visible) {
+  for (int c = first; c < chains && first_row + c < op.v.shape[0]; c += every) {
+    for (std::int64_t u = threadIdx.x; u < visible.units; u += blockDim.x) {
+      put_state(op.v_out, first_row + c, u, visible.on(c, u));
+    }
+  }
+}
+
 // Draws the units of some fragments of a tile, one side of a Gibbs step of a warp's chains.
 struct TileDraw {
   const rbm::GibbsChain& op;
@@ -29,7 +55,7 @@ struct TileDraw {
   const PackedSide& drawn;
   std::int64_t first_row;   // of the op: the side's first chain
   std::int64_t first_unit;  // of the tile
-  int first_fragment;       // a multiple of 4
+  int first_fragment;       // 0 or 4
   philox::Domain domain;
   std::int64_t step;
   bool clamped;
@@ -89,12 +115,12 @@ struct TileDraw {
       const int place = static_cast<int>(threadIdx.x) % 4 * 2 + e;
       const UnitDraws draws({op.key, domain, static_cast<std::uint64_t>(op.first_step + step),
                              static_cast<std::uint64_t>(op.first_row + row)},
-                            first_unit + place);
+                            first_unit + place, first_fragment);
 #pragma unroll
       for (int f = 0; f < held; ++f) {
         const std::int64_t unit = unit_of(f, place);
         if (unit >= d.units) break;
-        const bool one = draws.drawn(first_fragment + f, odds_of((sums[f][e] + d.bias[unit]) * beta));
+        const bool one = draws.drawn(f, odds_of((sums[f][e] + d.bias[unit]) * beta));
         bits[f / 4] |= static_cast<unsigned>(one) << (8 * (f % 4) + place);
       }
     }

@@ -1,12 +1,14 @@
 // The door to the CUDA kernels: their dispatch table, and what there is to say of devices.
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 
 #include "gencore/cuda.h"
+#include "gencore/error.h"
 #include "gencore/runtime.h"
 #include "launch.cuh"
 #include "table.h"
@@ -81,6 +83,16 @@ cudaMemPool_t pool_of(const char* op) {
   return pools[device] = pool;
 }
 
+Clusters clusters_of(bool device_has_them) {
+  const char* wanted = std::getenv("GENCORE_CUDA_CLUSTERS");
+  const std::string text = wanted == nullptr ? "" : wanted;
+  if (!text.empty() && text != "0" && text != "1") {
+    check::fail("gencore", "GENCORE_CUDA_CLUSTERS", "to be 0 or 1", "'" + text + "'");
+  }
+  if (!device_has_them || text == "0") return Clusters::never;
+  return text == "1" ? Clusters::always : Clusters::where_faster;
+}
+
 }  // namespace
 
 Limits limits_of(const char* op, Device device) {
@@ -92,7 +104,7 @@ Limits limits_of(const char* op, Device device) {
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
   check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
-  return {multiprocessors, static_cast<std::size_t>(shared), clusters != 0};
+  return {multiprocessors, static_cast<std::size_t>(shared), clusters_of(clusters != 0)};
 }
 
 DeviceScratch::DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes)

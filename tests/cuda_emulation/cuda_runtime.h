@@ -97,8 +97,9 @@ inline thread_local dim3 blockDim;  // of the launch that is running
 namespace emulation {
 constexpr int devices = 2;
 inline thread_local int current_device = 0;
-inline thread_local int launch_device = -1;  // of the last launch, as its stream
+inline thread_local int launch_device = -1;  // of the last launch, as its stream and its clusters' size and number
 inline thread_local const void* launch_stream = nullptr;
+inline thread_local unsigned launch_cluster = 0, launch_clusters = 0;
 }  // namespace emulation
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -148,7 +149,7 @@ inline thread_local const void* shared_allowed_of = nullptr;
 // Few multiprocessors, so that small batches count as large ones.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::setting("GENCORE_EMULATION_MULTIPROCESSORS", 4)
-           : attribute == cudaDevAttrClusterLaunch     ? emulation::setting("GENCORE_EMULATION_CLUSTERS", 1)
+           : attribute == cudaDevAttrClusterLaunch     ? 1
                                                        : static_cast<int>(emulation::shared_limit());
   return cudaSuccess;
 }
@@ -192,6 +193,12 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
 // For the tests.
 extern "C" {
 __attribute__((used, visibility("default"))) inline int emulation_launch_device() { return emulation::launch_device; }
+__attribute__((used, visibility("default"))) inline unsigned emulation_launch_cluster() {
+  return emulation::launch_cluster;
+}
+__attribute__((used, visibility("default"))) inline unsigned emulation_launch_clusters() {
+  return emulation::launch_clusters;
+}
 // Whole pages that the host may not touch from now on; none for 0 bytes.
 __attribute__((used, visibility("default"))) inline void emulation_guard(void* first, std::size_t bytes) {
   emulation::guarded.open(true);
@@ -229,6 +236,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   blockDim = block;
   emulation::launch_device = emulation::current_device;
   emulation::launch_stream = config->stream;
+  emulation::launch_cluster = cluster.x;
+  emulation::launch_clusters = grid.x / cluster.x;
   emulation::run_grid(grid.x, block.x, cluster.x, config->dynamicSmemBytes, [&] { kernel(Parameters(arguments)...); });
   return cudaSuccess;
 }
