@@ -10,6 +10,7 @@ import gencore as gc
 __all__ = ["cupy"]
 RNG = np.random.default_rng(0)
 BITS, LEVELS = (RNG.random((60, 5, 6)) < 0.3).astype(np.uint8), RNG.integers(0, 5, (60, 4, 3, 2))
+SMALL = BITS[:, :, :4]
 VECTORS = (RNG.random((60, 23)) < 0.4).astype(np.uint8)
 LABELS = RNG.integers(0, 3, 60)
 
@@ -20,6 +21,15 @@ MODELS = {
         VECTORS,
         None,
     ),
+    "MADE": (lambda: gc.models.MADE(23, (12, 7), seed=1), VECTORS, None),
+    "MADE of three masks": (lambda: gc.models.MADE(23, 9, n_masks=3, direct=True, seed=1), VECTORS, None),
+    "logistic FVBN": (lambda: gc.models.FVBN(23, seed=1), VECTORS, None),
+    "deep FVBN": (
+        lambda: gc.models.FVBN(23, hidden=(2, 3), order=np.arange(23)[::-1], seed=1),
+        VECTORS,
+        None,
+    ),
+    "EoNADE": (lambda: gc.models.EoNADE(23, (9, 7), n_orderings=3, seed=1), VECTORS, None),
     "PixelCNN": (lambda: gc.models.PixelCNN(5, 6, n_features=4, n_blocks=1, n_hidden=6, seed=1), BITS, None),
     "PixelCNN of levels and classes": (
         lambda: gc.models.PixelCNN(
@@ -50,6 +60,23 @@ MODELS = {
         ),
         LEVELS,
         None,
+    ),
+    "RowLSTM": (lambda: gc.models.RowLSTM(5, 4, n_features=4, n_blocks=1, n_hidden=4, seed=1), SMALL, None),
+    "DiagonalBiLSTM of levels and classes": (
+        lambda: gc.models.DiagonalBiLSTM(
+            4,
+            3,
+            channels=2,
+            n_features=4,
+            n_blocks=2,
+            n_hidden=4,
+            output="categorical",
+            levels=5,
+            n_classes=3,
+            seed=1,
+        ),
+        LEVELS,
+        LABELS,
     ),
 }
 
@@ -89,8 +116,6 @@ def test_models_learn_and_draw_the_same_on_a_device(make, data, labels, cupy, tm
         assert np.array_equal(drawn.get(), back.sample(4, **given(labels, slice(4)), key=5, **more))
 
 
-def test_a_model_that_learns_on_the_cpu_alone_says_so(cupy):
-    with pytest.raises(ValueError, match=r"MADE.to: expected device to be 'cpu', received 'cuda'"):
-        gc.models.MADE(5, 4).to("cuda")
+def test_what_is_no_device_is_refused(cupy):
     with pytest.raises(ValueError, match=r"NADE.to: expected device to be 'cpu' or 'cuda', received 'gpu'"):
         gc.models.NADE(5, 4).to("gpu")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import optim
-from gencore._devices import place, to_host
+from gencore._devices import to_host
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
@@ -32,15 +32,6 @@ class ExactModel(NeuralModel):
 
         Where `_learn` gets a tuple of arrays, so does this function.
         """
-
-    def _here(self, x: Any) -> Any:
-        """Rows from the host, or a tuple of such arrays, where the parameters are; None as it is."""
-        device = next(self.parameters()).device
-        if x is None or device == "cpu":
-            return x
-        if isinstance(x, tuple):
-            return tuple(map(self._here, x))
-        return place(type(self).__name__, x, device)
 
     def _fitted_log_prob(self, x: Any, _key: Key) -> Any:
         """What `_learn` maximises the mean of, and measures of held-out rows; by default the log-probability."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore.autograd import Tensor, no_grad
+from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive, dense
 from gencore.models._exact import Method
 from gencore.models._vectors import Asked, Draws, VectorModel
@@ -79,7 +80,7 @@ class MaskedNet(VectorModel):
 
     def logits(self, x: Any, mask: int = 0) -> Any:
         """Logits of p(x_d = 1 | x before d) under a mask, differentiable: (n, n_visible) -> (n, n_visible)."""
-        degrees, h = self._degrees[mask], x
+        degrees, h = self._here(self._degrees[mask]), x
         for i, layer in enumerate(self.layers[:-1]):
             w: Any = layer.weight
             b: Any = layer.bias
@@ -114,34 +115,33 @@ class MaskedNet(VectorModel):
         return [layer.weight for layer in self.layers] + direct
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.layers[-1].bias[...] = logits
+        self.layers[-1].bias[...] = self._here(logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the masks at random: draws of the mixture."""
-        draws = asked.draws()
+        draws = asked.draws(plain(self.layers[0].bias))
         one = self._draw_under if method == "cached" else self._draw_naively
         if self.n_masks == 1:
             return one(draws, 0)
         dealt = np.minimum((draws.uniform * self.n_masks).astype(np.int64), self.n_masks - 1)
-        out = np.empty(draws.noise.shape, np.uint8)
+        out: NDArray[np.uint8] = draws.rows()
         for mask in np.unique(dealt):
             rows = np.flatnonzero(dealt == mask)
-            out[rows] = one(draws.of(rows), int(mask))
+            out[self._here(rows)] = one(draws.of(rows), int(mask))
         return out
 
     def _draw_under(self, draws: Draws, mask: int) -> NDArray[np.uint8]:
         return autoregressive.masked_sample(
-            draws.noise, [layer.weight.detach().numpy() for layer in self.layers],
-            [layer.bias.detach().numpy() for layer in self.layers], degrees=self._degrees[mask],
-            direct=None if self.direct is None else self.direct.detach().numpy(), activation=self.activation,
+            draws.noise, [plain(layer.weight) for layer in self.layers], [plain(layer.bias) for layer in self.layers],
+            degrees=self._here(self._degrees[mask]), direct=plain(self.direct), activation=self.activation,
             given=draws.given, mask=draws.mask,
         )  # fmt: skip
 
     def _draw_naively(self, draws: Draws, mask: int) -> NDArray[np.uint8]:
-        rows = np.zeros(draws.noise.shape, np.uint8)
+        rows: NDArray[np.uint8] = draws.rows()
         with no_grad():
             for d in self.order(mask):
-                rows[:, d] = draws.unit(d, np.asarray(self.logits(rows, mask))[:, d])
+                rows[:, d] = draws.unit(d, plain(self.logits(rows, mask))[:, d])
         return rows

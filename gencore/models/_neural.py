@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import io, optim
+from gencore._devices import place
 from gencore.autograd import Tensor
 from gencore.nn import Module
 from gencore.random import Generator, KeyLike
@@ -26,8 +27,6 @@ class NeuralModel(Module):
     """
 
     is_model: ClassVar[bool] = True
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    """Where it learns and draws: "cuda" is among them where its data, too, are brought there."""
 
     def __init__(self, seed: int, **config: Any) -> None:
         super().__init__()
@@ -50,6 +49,15 @@ class NeuralModel(Module):
     def n_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(p.size for p in self.parameters())
+
+    def _here(self, x: Any) -> Any:
+        """Rows from the host, or a tuple of such arrays, where the parameters are; None as it is."""
+        device = next(self.parameters()).device
+        if x is None or device == "cpu":
+            return x
+        if isinstance(x, tuple):
+            return tuple(map(self._here, x))
+        return place(type(self).__name__, x, device)
 
     def key(self, key: KeyLike | None = None) -> KeyLike:
         """Return the key that was given, or else the model's next one."""

@@ -16,6 +16,7 @@ from gencore._devices import to_host
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv
+from gencore.kernels._arrays import contiguous
 from gencore.kernels._pixels import log_prob_of_map, scaled_levels
 from gencore.models._exact import ExactModel, Method
 from gencore.nn import MaskedConv2d
@@ -293,7 +294,7 @@ class PixelModel(ExactModel):
     def draw(self, logits: Any, place: int, temperature: float, key: int) -> NDArray[np.uint8]:
         """Draw one colour of one pixel of each image from what the model says of it, (n, logits of a colour)."""
         return conv.pixel_draw(
-            np.ascontiguousarray(logits), key, place, n_mixtures=self.n_mixtures, levels=self.levels,
+            contiguous(logits), key, place, n_mixtures=self.n_mixtures, levels=self.levels,
             temperature=temperature,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from gencore._checks import count
 from gencore._states import as_states
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import sample as kernels
+from gencore.kernels._arrays import full, placed
 from gencore.models._exact import ExactModel, Method
 from gencore.models._neural import logits_of_rates
 from gencore.random import KeyLike, as_key
@@ -37,11 +38,12 @@ class Asked:
     temperature: float
     key: int
 
-    def draws(self) -> Draws:
-        """The random numbers for it."""
-        loc, scale = np.zeros(self.shape, np.float32), np.full(self.shape, self.temperature, np.float32)
+    def draws(self, like: Any) -> Draws:
+        """The random numbers for it, where the array `like` is."""
+        loc, scale = (full(like, self.shape, x, np.float32) for x in (0.0, self.temperature))
         noise = kernels.location_scale(loc, scale, self.key, "logistic")
-        return Draws(noise, self.given, self.mask, kernels.uniform(self.shape[0], self.key))
+        given, mask = (None if a is None else placed(like, a, np.uint8) for a in (self.given, self.mask))
+        return Draws(noise, given, mask, kernels.uniform(self.shape[0], self.key))
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Draws:
         Logistic noise times the temperature.
     given, mask : (n, D) uint8, or None
     uniform : (n,) float32
-        One more number a row, from 0 to 1, to choose among masks or orders.
+        One more number a row, from 0 to 1, to choose among masks or orders; on the host.
     """
 
     noise: NDArray[np.float32]
@@ -64,8 +66,13 @@ class Draws:
 
     def of(self, rows: NDArray[Any]) -> Draws:
         """Those of some rows."""
-        given, mask = (None if a is None else a[rows] for a in (self.given, self.mask))
-        return Draws(self.noise[rows], given, mask, self.uniform[rows])
+        at = placed(self.noise, rows, np.int64)
+        given, mask = (None if a is None else a[at] for a in (self.given, self.mask))
+        return Draws(self.noise[at], given, mask, self.uniform[rows])
+
+    def rows(self) -> Any:
+        """Rows to draw into, all 0."""
+        return full(self.noise, self.noise.shape, 0, np.uint8)
 
     def unit(self, d: int, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Dimension d of all rows."""

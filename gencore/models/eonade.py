@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore._checks import count
+from gencore._devices import to_host
 from gencore._states import as_states
 from gencore.autograd import Tensor, logistic, no_grad, relu, softplus
+from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
+from gencore.kernels._arrays import full
 from gencore.kernels._contiguous import contiguous
 from gencore.models._exact import Method
 from gencore.models._masked_net import Layer
@@ -149,7 +152,7 @@ class EoNADE(VectorModel):
         out = np.empty(len(data))
         with no_grad():
             for part in chunks(len(data), _ROWS):
-                out[part] = np.asarray(self.log_prob_of(data[part], given))
+                out[part] = to_host(plain(self.log_prob_of(self._here(data[part]), given)))
         return out
 
     def _checked_orders(self, op: str, orders: Any) -> NDArray[np.int64]:
@@ -172,7 +175,8 @@ class EoNADE(VectorModel):
 
     def _nothing_known(self, n: int) -> Any:
         """The first layer's sums."""
-        return np.zeros((n, 1), np.float32) + self.layers[0].bias
+        bias = self.layers[0].bias
+        return full(plain(bias), (n, 1), 0, np.float32) + bias
 
     def _with(self, a: Any, x: Any, d: int) -> Any:
         """Those sums when dimension d is known, too."""
@@ -190,7 +194,7 @@ class EoNADE(VectorModel):
     def _fitted_log_prob(self, x: Any, key: Key) -> Any:
         """The mean over all orders, estimated: see the notes of the class."""
         n, dims = x.shape
-        u = sample.uniform((n, dims + 1), key)
+        u: Any = sample.uniform((n, dims + 1), key, device=x)
         n_known = np.minimum((u[:, :1] * dims).astype(np.int64), dims - 1)  # d - 1
         u = u[:, 1:]
         known = (u < np.take_along_axis(np.sort(u, axis=1), n_known, axis=1)).astype(np.uint8)
@@ -204,7 +208,7 @@ class EoNADE(VectorModel):
         return [layer.weight for layer in self.layers]
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.layers[-1].bias[...] = logits
+        self.layers[-1].bias[...] = self._here(logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
@@ -249,21 +253,21 @@ class EoNADE(VectorModel):
 
     def _draw_in_orders(self, asked: Asked, orders: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the orders at random; of each, what is kept comes first."""
-        draws, n = asked.draws(), asked.shape[0]
+        draws, n = asked.draws(plain(self.layers[0].bias)), asked.shape[0]
         dealt = np.minimum((draws.uniform * len(orders)).astype(np.int64), len(orders) - 1)
-        masks = np.zeros((n, 0), np.uint8) if draws.mask is None else draws.mask
+        masks = np.zeros((n, 0), np.uint8) if asked.mask is None else asked.mask
         kinds, of_kind = np.unique(np.column_stack([dealt, masks]), axis=0, return_inverse=True)
-        out = np.empty(draws.noise.shape, np.uint8)
+        out: NDArray[np.uint8] = draws.rows()
         for i, kind in enumerate(kinds):
             rows, places = np.flatnonzero(of_kind.ravel() == i), orders[kind[0]]
-            if draws.mask is not None:
+            if asked.mask is not None:
                 known = kind[1:][places] != 0
                 places = np.concatenate([places[known], places[~known]])
-            out[rows] = self._draw_in_order(draws.of(rows), places, method)
+            out[self._here(rows)] = self._draw_in_order(draws.of(rows), places, method)
         return out
 
     def _draw_in_order(self, draws: Draws, order: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
-        x = np.zeros(draws.noise.shape, np.uint8)
+        x: NDArray[np.uint8] = draws.rows()
         with no_grad():
             walk = self._walk(x, order) if method == "cached" else None
             for t, d in enumerate(order):
@@ -274,5 +278,5 @@ class EoNADE(VectorModel):
                     for known in order[:t]:
                         a = self._with(a, x, known)
                     logit = self._logit_of(a, d)
-                x[:, d] = draws.unit(d, np.asarray(logit)[:, 0])
+                x[:, d] = draws.unit(d, plain(logit)[:, 0])
         return x

@@ -55,8 +55,6 @@ class NADE(VectorModel):
     (5,)
     """
 
-    devices = ("cpu", "cuda")
-
     def __init__(
         self, n_visible: int, n_hidden: int, *, order: Sequence[int] | None = None, seed: int = 0
     ) -> None:

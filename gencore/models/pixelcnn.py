@@ -23,8 +23,6 @@ class _StackModel(PixelModel):
     at a time, log-probabilities come back to it, and images stay.
     """
 
-    devices = ("cpu", "cuda")
-
     @abstractmethod
     def layers(self) -> list[conv.PixelLayer]:
         """The model as a stack of layers, as `pixel_stack` and `pixel_sample` take it."""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from gencore._checks import count
 from gencore.autograd import no_grad
+from gencore.autograd.tensors import plain
 from gencore.kernels import conv, dense, recurrent
+from gencore.kernels._arrays import contiguous, full
 from gencore.models._pixel_model import LayerStack, Output, PixelModel
 from gencore.nn import Module, init
 from gencore.nn.module import parameter
@@ -93,13 +95,17 @@ class _Cache:
     def __init__(self, layer: _Layer, n: int, width: int) -> None:
         self.layer, self.n, self.width = layer, n, width
         sweeps, taps, h = layer.weight_state.shape[:3]
-        self.h, self.weights = h, layer.weight_state.numpy().reshape(sweeps, taps * h, 4 * h)
-        self.x = np.zeros((n, 1, width, 2 * h), np.float32)
-        self.above, self.here, self.cells_above, self.cells = (self.zeros() for _ in range(4))
+        self.h, self.weights = h, plain(layer.weight_state).reshape(sweeps, taps * h, 4 * h)
+        self.x = self.zeros(n, 1, width, 2 * h)
+        self.above, self.here, self.cells_above, self.cells = (self.no_states() for _ in range(4))
 
-    def zeros(self) -> NDArray[np.float32]:
+    def zeros(self, *shape: int) -> Any:
+        """An array where the weights are."""
+        return full(self.weights, shape, 0, np.float32)
+
+    def no_states(self) -> Any:
         """States of a row, none yet."""
-        return np.zeros((self.n, self.width + 2, self.h), np.float32)
+        return self.zeros(self.n, self.width + 2, self.h)
 
     def new_row(self) -> None:
         """Go to the next row: this one is complete."""
@@ -124,19 +130,20 @@ class _Cache:
     def sums(self, column: int) -> NDArray[np.float32]:
         """The part that comes from the map, (N, gates)."""
         first = max(column - self.layer.reach // 2, 0)
-        part = np.ascontiguousarray(self.x[:, :, first : column + 1])
-        return np.asarray(self.layer.sums(part))[:, 0, -1]
+        part = contiguous(self.x[:, :, first : column + 1])
+        sums: NDArray[np.float32] = plain(self.layer.sums(part))[:, 0, -1]
+        return sums
 
 
 def _cell(x: NDArray[np.float32], states: NDArray[np.float32], before: NDArray[np.float32]) -> Any:
     """`lstm_cell` of parts of arrays."""
-    return recurrent.lstm_cell(*map(np.ascontiguousarray, (x, states, before)))
+    return recurrent.lstm_cell(*map(contiguous, (x, states, before)))
 
 
 class _RowCache(_Cache):
     def __init__(self, layer: _Layer, n: int, width: int) -> None:
         super().__init__(layer, n, width)
-        self.from_above = np.zeros((n, width, 4 * self.h), np.float32)
+        self.from_above = self.zeros(n, width, 4 * self.h)
 
     def new_row(self) -> None:
         super().new_row()
@@ -146,18 +153,18 @@ class _RowCache(_Cache):
         at = column + 1
         h, c = _cell(self.sums(column), self.from_above[:, column], self.cells_above[:, at])
         self.here[:, at], self.cells[:, at] = h, c
-        return np.asarray(h)
+        return h  # type: ignore[no-any-return]
 
 
 class _DiagonalCache(_Cache):
     def __init__(self, layer: _Layer, n: int, width: int) -> None:
         super().__init__(layer, n, width)
-        self.right = self.zeros()  # of the sweep from the right, one row above
+        self.right = self.no_states()  # of the sweep from the right, one row above
 
     def new_row(self) -> None:
         super().new_row()
-        sums = np.asarray(self.layer.sums(self.x))[:, 0, :, 4 * self.h :]
-        here, c = self.zeros(), np.zeros((self.n, self.h), np.float32)
+        sums = plain(self.layer.sums(self.x))[:, 0, :, 4 * self.h :]
+        here, c = self.no_states(), self.zeros(self.n, self.h)
         for at in range(self.width, 0, -1):
             states = self.product(1, self.right[:, at], here[:, at + 1])
             here[:, at], c = _cell(sums[:, at - 1], states, c)
@@ -168,7 +175,7 @@ class _DiagonalCache(_Cache):
         states = self.product(0, self.above[:, at], self.here[:, at - 1])
         h, c = _cell(self.sums(column)[:, : 4 * self.h], states, self.cells[:, at - 1])
         self.here[:, at], self.cells[:, at] = h, c
-        return np.asarray(h + self.right[:, at])
+        return h + self.right[:, at]  # type: ignore[no-any-return]
 
 
 # --- models ---------------------------------------------------------------------------------------------------
@@ -240,8 +247,10 @@ class _RecurrentModel(PixelModel):
         A loop over the pixels in Python, of compiled steps on all n images.
         """
         height, width, channels = self.shape
-        images = np.zeros((n, *self.shape), np.uint8)
-        margin = np.zeros((n, height + 3, width + 6, channels), np.float32)  # what the first layer reads
+        labels, given, keep = map(self._here, (labels, given, keep))
+        like = plain(next(self.parameters()))
+        images: NDArray[np.uint8] = full(like, (n, *self.shape), 0, np.uint8)
+        margin = full(like, (n, height + 3, width + 6, channels), 0, np.float32)  # what the first layer reads
         first, head = self.first_layers(), self.head_layers()
         caches = [self.cache(block, n, width) for block in self.blocks]
         with no_grad():
@@ -250,11 +259,11 @@ class _RecurrentModel(PixelModel):
                 if y > 0 and x == 0 and c == 0:
                     for cache in caches:
                         cache.new_row()
-                window = np.ascontiguousarray(margin[:, y : y + 4, x : x + 7])
-                maps = np.asarray(self.stack(window, first, labels))[:, 3:, 3:4]
+                window = contiguous(margin[:, y : y + 4, x : x + 7])
+                maps = plain(self.stack(window, first, labels))[:, 3:, 3:4]
                 for cache in caches:
-                    maps = np.asarray(cache.advance(maps, x))
-                logits = np.asarray(self.stack(np.ascontiguousarray(maps), head, labels))
+                    maps = plain(cache.advance(maps, x))
+                logits = plain(self.stack(contiguous(maps), head, labels))
                 drawn = self.draw(logits.reshape(n, channels, -1)[:, c], place, temperature, key)
                 if keep is not None:
                     drawn = np.where(keep[:, y, x, c] != 0, given[:, y, x, c], drawn)

@@ -43,8 +43,6 @@ class Module:
     training: bool
     is_model: ClassVar[bool] = False
     """Whether it keeps ``config`` and ``steps``, the count of its updates, as the models of `gencore.models` do."""
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
-    """Where it can be."""
 
     def __init__(self) -> None:
         self.training = True
@@ -122,12 +120,9 @@ class Module:
         Raises
         ------
         ValueError, ImportError
-            A device that is none of `devices`; CuPy is not installed.
+            Another device; CuPy is not installed.
         """
         what = f"{type(self).__name__}.to"
-        if device not in self.devices:
-            known = " or ".join(map(repr, self.devices))
-            raise ValueError(f"{what}: expected device to be {known}, received {device!r}")
         check_device(what, device)
         for _, t in self._named_tensors():
             if t.device != device:
