@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_device", "place", "to_host"]
+__all__ = ["check_device", "from_device", "place", "to_host"]
 
 
 def check_device(what: str, device: Any) -> Literal["cpu", "cuda"]:
@@ -39,6 +39,11 @@ def place(what: str, array: Any, device: str) -> Any:
     if device == "cpu":
         return to_host(array)
     return _cupy(what).asarray(array)
+
+
+def from_device(value: Any) -> Any:
+    """Return what lies on a device as a NumPy array, anything else as it is."""
+    return to_host(value) if hasattr(value, "__cuda_array_interface__") else value
 
 
 def to_host(array: Any) -> NDArray[Any]:

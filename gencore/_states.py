@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore.kernels._arrays import is_cuda_array
+from gencore.kernels._arrays import cast, is_cuda_array
 
 
 def as_states(
@@ -71,6 +71,8 @@ def _on_device(op: str, name: str, array: Any, units: int) -> NDArray[Any]:
 
 def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]:
     """Return ``value``, as `as_states` takes it but of any finite numbers, as an (n, columns) float32 array."""
+    if is_cuda_array(value):
+        return cast(_on_device(op, name, value, columns), np.float32)  # type: ignore[no-any-return]
     array = _numbers(op, name, value, columns)
     if not np.isfinite(array).all():
         raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gencore._devices import from_device
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
@@ -299,7 +301,7 @@ def gradient_variance(
 
 
 def _finite(function: str, argument: str, value: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(value)
+    array = np.asarray(from_device(value))
     if array.dtype.kind not in "buif":
         raise TypeError(f"{function}: expected numbers in {argument}, received {array.dtype}")
     if not np.isfinite(array).all():

@@ -58,6 +58,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self._host)
 
+    def __int__(self) -> int:
+        return int(self._host)
+
     def __float__(self) -> float:
         return float(self._host)
 
@@ -98,6 +101,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def tobytes(self) -> bytes:
         return self._host.tobytes()
+
+    def var(self, **kwargs: Any) -> DeviceArray:
+        return DeviceArray(self._host.var(**kwargs))
 
     def sum(self, **kwargs: Any) -> DeviceArray:
         return DeviceArray(self._host.sum(**kwargs))

@@ -92,12 +92,13 @@ def test_models_learn_and_draw_the_same_on_a_device(make, data, labels, cupy, tm
     options = {"epochs": 2, "batch_size": 16, "progress": False, "clip_norm": 5.0, "patience": 2}
     held_out = data[50:] if labels is None else (data[50:], labels[50:])
     histories = [
-        m.fit(data[:50], **given(labels, slice(50)), validation=held_out, **options) for m in (cpu, other)
+        m.fit(put(data[:50]), **given(labels, slice(50)), validation=held_out, **options)
+        for m, put in ((cpu, np.asarray), (other, DeviceArray))
     ]
     for name in ("loss", "validation_log_prob"):
         assert np.allclose(*(h[name] for h in histories), rtol=1e-4)
     assert {p.device for p in other.parameters()} == {"cuda"}
-    log_probs = [m.log_prob(data, **given(labels)) for m in (cpu, other)]
+    log_probs = [m.log_prob(x, **given(labels)) for m, x in ((cpu, data), (other, DeviceArray(data)))]
     assert isinstance(log_probs[1], np.ndarray)
     assert np.allclose(*log_probs, rtol=1e-4)
 
@@ -108,6 +109,9 @@ def test_models_learn_and_draw_the_same_on_a_device(make, data, labels, cupy, tm
     partial = data[:4].astype(float)
     partial[:, 2:] = np.nan
     partial = partial.reshape(4, *getattr(back, "shape", (23,)))
+    on_device = other.sample(4, **given(labels, slice(4)), key=5, partial=DeviceArray(partial))
+    on_host = other.sample(4, **given(labels, slice(4)), key=5, partial=partial)
+    assert np.array_equal(on_device.get(), on_host.get())
     for more in ({}, {"partial": partial, "temperature": 0.7}):
         drawn = other.sample(4, **given(labels, slice(4)), key=5, **more)
         assert isinstance(drawn, DeviceArray)

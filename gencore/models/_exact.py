@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import optim
-from gencore._devices import to_host
+from gencore._devices import from_device, to_host
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
@@ -91,7 +91,7 @@ class ExactModel(NeuralModel):
         self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]
     ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """What is known of one example or of n (0 where nothing is), and where: (1 or n, *shape) each."""
-        array: Any = np.ma.asarray(partial, dtype=float)
+        array: Any = np.ma.asarray(from_device(partial), dtype=float)
         if array.shape not in (shape, (n, *shape), *also):
             raise ValueError(
                 f"{type(self).__name__}.sample: expected partial of shape {shape} or {(n, *shape)}, "

@@ -23,6 +23,9 @@ __all__ = ["NeuralModel", "chunks", "logits_of_rates", "make_optimizer"]
 class NeuralModel(Module):
     """A `Module` that is saved with its configuration and its random numbers, and goes on where it was.
 
+    ``to("cuda")`` moves it to a device, where it learns and draws from then on. Data are kept on the host and taken
+    from there a batch at a time; log-probabilities of examples come back to it; what else is computed or drawn stays.
+
     A subclass passes its constructor's arguments to ``super().__init__(seed, **config)``.
     """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gencore import optim
 from gencore._checks import count
-from gencore._devices import to_host
+from gencore._devices import from_device, to_host
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv
@@ -340,7 +340,7 @@ class PixelModel(ExactModel):
             return None
         if labels is None:
             raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received none")
-        array = np.asarray(labels)
+        array = np.asarray(from_device(labels))
         if array.dtype.kind not in "ui":
             raise TypeError(f"{op}: expected labels to be integers, received dtype {array.dtype}")
         if array.shape not in ((), (n,)):
@@ -351,7 +351,7 @@ class PixelModel(ExactModel):
 
     def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
         """Levels (n, H, W, C), converted once."""
-        array = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        array = np.asarray(X.toarray() if hasattr(X, "toarray") else from_device(X))
         flat = int(np.prod(self.shape))
         allowed = [self.shape, (flat,)] + ([self.shape[:2]] if self.shape[2] == 1 else [])
         if array.dtype.kind not in "buif":

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from gencore._checks import is_count
 from gencore.autograd import logistic, no_grad, softplus
+from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
+from gencore.kernels._arrays import full, placed
 from gencore.models._neural import logits_of_rates
 from gencore.nn import Linear, Module, mlp
 from gencore.random import Generator, KeyLike
@@ -72,9 +74,10 @@ class GaussianLatent:
         """``log q(z)``; rows of z may be several draws of each row of q."""
         return sample.gaussian_log_prob(z, q[0], q[1])
 
-    def log_prior(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+    def log_prior(self, z: Any) -> Any:
         """``log p(z)``."""
-        return np.asarray(-0.5 * (np.square(z, dtype=np.float64) + _LOG_2PI).sum(axis=1)).astype(np.float32)
+        squares = np.square(plain(z).astype(np.float64))
+        return (-0.5 * np.sum(squares + _LOG_2PI, axis=1)).astype(np.float32)
 
     def divergence_of_units(self, q: tuple[Any, ...]) -> Any:
         """KL(q || prior) of each unit, (n, units)."""
@@ -85,9 +88,9 @@ class GaussianLatent:
         """E_q[z]."""
         return q[0]
 
-    def prior(self, n: int, key: KeyLike) -> NDArray[np.float32]:
-        """N draws of the prior."""
-        return sample.normal((n, self.width), key)
+    def prior(self, n: int, key: KeyLike, like: Any) -> NDArray[np.float32]:
+        """N draws of the prior, where the array `like` is."""
+        return sample.normal((n, self.width), key, device=like)
 
 
 class _DiscreteLatent(ABC):
@@ -111,13 +114,12 @@ class _DiscreteLatent(ABC):
 
     def draw(self, q: tuple[Any, ...], key: KeyLike, samples: int, *, closed_form: bool) -> tuple[Any, Any]:
         """Draw z (samples x rows, sample-major), with KL(q || prior): exact, or of the draws."""
-        logits = q[0] if isinstance(q[0], np.ndarray) else q[0].detach().numpy()
-        z = self.hard(np.tile(logits, (samples, 1)), key)
+        z = self.hard(np.tile(plain(q[0]), (samples, 1)), key)
         return z, self.divergence(q) if closed_form else self.log_density(z, q) - self.log_prior(z)
 
-    def log_prior(self, z: NDArray[Any]) -> NDArray[np.float32]:
+    def log_prior(self, z: Any) -> Any:
         """``log p(z)``, the same for all z."""
-        return np.full(len(z), self.log_prior_of_one(), np.float32)
+        return full(plain(z), (len(z),), self.log_prior_of_one(), np.float32)
 
     @abstractmethod
     def log_prior_of_one(self) -> float: ...
@@ -126,9 +128,9 @@ class _DiscreteLatent(ABC):
         """E_q[z], the probabilities."""
         return self.probabilities(q)
 
-    def prior(self, n: int, key: KeyLike) -> NDArray[Any]:
-        """N draws of the prior."""
-        return self.hard(np.zeros((n, self.width), np.float32), key)
+    def prior(self, n: int, key: KeyLike, like: Any) -> NDArray[Any]:
+        """N draws of the prior, where the array `like` is."""
+        return self.hard(full(like, (n, self.width), 0, np.float32), key)
 
 
 class BernoulliLatent(_DiscreteLatent):
@@ -208,9 +210,9 @@ class CategoricalLatent(_DiscreteLatent):
 
     def hard(self, logits: NDArray[np.float32], key: KeyLike) -> NDArray[np.float32]:
         """Draw one class of each group, one-hot."""
-        classes = sample.categorical(self._groups(logits), key)
-        z = np.zeros((len(classes), self.n_classes), np.float32)
-        z[np.arange(len(classes)), classes] = 1
+        classes: Any = sample.categorical(self._groups(logits), key)
+        each = placed(classes, np.arange(self.n_classes), classes.dtype)
+        z: NDArray[np.float32] = (classes.reshape(-1, 1) == each).astype(np.float32)
         return z.reshape(-1, self.width)
 
     def relaxed(self, q: tuple[Any, ...], temperature: float, key: KeyLike, hard: bool) -> Any:
@@ -257,7 +259,7 @@ class BernoulliLikelihood:
 
     def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
         """Draw x, uint8."""
-        return sample.bernoulli(np.asarray(logistic(p[0])), key)
+        return sample.bernoulli(plain(logistic(p[0])), key)
 
     def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
         """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
@@ -267,7 +269,7 @@ class BernoulliLikelihood:
 def _set_bias(head: Linear, value: NDArray[Any]) -> None:
     assert head.bias is not None
     with no_grad():
-        head.bias[...] = value.astype(np.float32)
+        head.bias[...] = placed(plain(head.bias), value, np.float32)
 
 
 class GaussianLikelihood:
@@ -291,7 +293,7 @@ class GaussianLikelihood:
 
     def draw_plain(self, p: tuple[Any, ...], key: KeyLike) -> NDArray[Any]:
         """Draw x, float32."""
-        return sample.gaussian_reparam(np.asarray(p[0]), np.asarray(p[1]), key)[0]
+        return sample.gaussian_reparam(plain(p[0]), plain(p[1]), key)[0]
 
     def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
         """Set the biases to the data's means and log-variances."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gencore._checks import count
 from gencore.autograd import Tensor, no_grad, tensor
+from gencore.autograd.tensors import plain
 from gencore.nn import Module, mlp
 from gencore.random import Generator, Key
 from gencore.train.loop import schedule_json
@@ -169,17 +170,13 @@ def detached_draw(model: VAE, batch: NDArray[Any], key: Key, *, learn_encoder: b
             with no_grad():
                 q = encoder(x)
         with no_grad():
-            z, _ = latent.draw(tuple(map(_array, q)), keys.key(), 1, closed_form=True)
+            z, _ = latent.draw(tuple(map(plain, q)), keys.key(), 1, closed_form=True)
         log_posterior = log_posterior + latent.log_density(z, q)
         p = model.decoders[i](z)
         below = model.likelihood.log_prob(p, batch) if i == 0 else model.latents[i - 1].log_density(x, p)
         log_joint = log_joint + below
         x = z
     return Draw(log_joint + model.latents[-1].log_prior(x), log_posterior)
-
-
-def _array(x: Any) -> Any:
-    return x.detach().numpy() if isinstance(x, Tensor) else x
 
 
 DECAY = 0.8  # of the baseline's running mean and variance
@@ -195,11 +192,11 @@ class Baseline(Module):
         self.variance = tensor(np.zeros((), np.float32))
         self.batches = tensor(np.zeros((), np.int64))
 
-    def follow(self, signal: NDArray[Any]) -> None:
+    def follow(self, signal: Any) -> None:
         """Move the running mean and variance; the first batch sets them."""
         rate = 1 - DECAY if int(self.batches) else 1.0
-        self.mean += (signal.mean(dtype=np.float64) - float(self.mean)) * rate
-        self.variance += (signal.var(dtype=np.float64) - float(self.variance)) * rate
+        self.mean += (float(signal.mean(dtype=np.float64)) - float(self.mean)) * rate
+        self.variance += (float(signal.var(dtype=np.float64)) - float(self.variance)) * rate
         self.batches += 1
 
     def scale(self) -> float:
@@ -220,7 +217,9 @@ class Reinforce(Objective):
 
     def __init__(self, model: VAE, settings: Settings) -> None:
         super().__init__(model, settings)
-        self.extra = self.baseline = Baseline(model.n_visible, Key(model.seed))
+        self.extra = self.baseline = Baseline(model.n_visible, Key(model.seed)).to(
+            next(model.parameters()).device
+        )
 
     def scale(self) -> float:
         """The baseline's."""
@@ -229,9 +228,9 @@ class Reinforce(Objective):
     def __call__(self, batch: NDArray[Any], key: Key, done: float) -> Result:
         """A loss whose gradients are the estimate, and the baseline's squared error."""
         draw = detached_draw(self.model, batch, key, learn_encoder=True)
-        worth = _array(draw.log_joint) - _array(draw.log_posterior)
+        worth = plain(draw.log_joint) - plain(draw.log_posterior)
         expected = self.baseline(batch)
-        remains = worth - _array(expected)
+        remains = worth - plain(expected)
         if self.model.training and not int(self.baseline.batches):
             self.baseline.follow(remains)
         mean, scale = float(self.baseline.mean), self.baseline.scale()
@@ -252,17 +251,17 @@ class WakeSleep(Objective):
         keys = Generator(int(key))
         draw = detached_draw(self.model, batch, keys.key(), learn_encoder=False)
         loss = -np.mean(draw.log_joint) - np.mean(self.dream(len(batch), keys))
-        elbo = float(np.mean(_array(draw.log_joint) - _array(draw.log_posterior), dtype=np.float64))
+        elbo = float(np.mean(plain(draw.log_joint) - plain(draw.log_posterior), dtype=np.float64))
         return loss, {"elbo": elbo}
 
     def dream(self, n: int, keys: Generator) -> Any:
         """``log q(z | x)`` of n draws of the model, (n,)."""
         model = self.model
-        z = model.latents[-1].prior(n, keys.key())
+        z = model.latents[-1].prior(n, keys.key(), plain(next(model.parameters())))
         log_posterior: Any = 0.0
         for i in reversed(range(len(model.latents))):
             with no_grad():
-                p = tuple(map(_array, model.decoders[i](z)))
+                p = tuple(map(plain, model.decoders[i](z)))
                 draws = model.likelihood if i == 0 else model.latents[i - 1]
                 x = draws.draw_plain(p, keys.key())
             log_posterior = log_posterior + model.latents[i].log_density(z, model.encoders[i](x))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gencore import optim
 from gencore._checks import count
+from gencore._devices import from_device
 from gencore._states import as_states
 from gencore.autograd import Tensor, no_grad
 from gencore.kernels import sample as kernels
@@ -156,8 +157,10 @@ class VectorModel(ExactModel):
             The loss or a parameter is no longer finite; the last good checkpoint is untouched.
         """
         name = f"{type(self).__name__}.fit"
-        data = as_states(name, "X", X, self.n_visible)
-        held_out = None if validation is None else as_states(name, "validation", validation, self.n_visible)
+        data = as_states(name, "X", from_device(X), self.n_visible)
+        held_out = None
+        if validation is not None:
+            held_out = as_states(name, "validation", from_device(validation), self.n_visible)
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume
         )  # fmt: skip

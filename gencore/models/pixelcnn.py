@@ -17,11 +17,7 @@ __all__ = ["GatedPixelCNN", "PixelCNN"]
 
 
 class _StackModel(PixelModel):
-    """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image.
-
-    ``to("cuda")`` moves it to a device, where it learns and draws from then on: data are taken from the host, a batch
-    at a time, log-probabilities come back to it, and images stay.
-    """
+    """One that is a stack of convolutions and nothing else: its likelihood and gradients take one pass an image."""
 
     @abstractmethod
     def layers(self) -> list[conv.PixelLayer]:

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from gencore import optim
 from gencore._checks import count, is_count
+from gencore._devices import from_device, to_host
 from gencore._states import as_rows, as_states
 from gencore.autograd import Tensor, no_grad
+from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
+from gencore.kernels._arrays import empty, placed
 from gencore.models import _vae_objectives as objectives
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.models._vae_nets import Heads, Latent, make_latent, make_likelihood
-from gencore.random import Generator, KeyLike, as_key
+from gencore.random import Generator, Key, KeyLike, as_key
 from gencore.train import Callback, History, Schedule
 from gencore.train.fit import ModuleTraining, Options
 
@@ -223,8 +226,10 @@ class VAE(NeuralModel):
             n_importance, estimator, kl_weight, free_bits, temperature, straight_through
         )
         settings = settings.checked(self)
-        data = self._as_data("VAE.fit", "X", X)
-        held_out = None if validation is None else self._as_data("VAE.fit", "validation", validation)
+        data = self._as_data("VAE.fit", "X", from_device(X))
+        held_out = None
+        if validation is not None:
+            held_out = self._as_data("VAE.fit", "validation", from_device(validation))
         objective = objectives.make(self, settings)
         learned = [*self.parameters(), *(objective.extra.parameters() if objective.extra else ())]
         options = Options(
@@ -239,8 +244,12 @@ class VAE(NeuralModel):
             resume,
         )
         options.check("VAE.fit")
+
+        def here(batch: Any, key: Key, done: float) -> objectives.Result:
+            return objective(self._here(batch), key, done)
+
         training = ModuleTraining(
-            "VAE.fit", self, objective, data, held_out, make_optimizer("VAE.fit", optimizer, learned, lr), options,
+            "VAE.fit", self, here, data, held_out, make_optimizer("VAE.fit", optimizer, learned, lr), options,
             generator=self.generator, seed=self.seed, recorded=settings.to_json(),
             extra=objective.extra, shown={"elbo": "elbo", "valid": "validation_elbo", "kl": "kl"},
         )  # fmt: skip
@@ -278,7 +287,7 @@ class VAE(NeuralModel):
         ValueError, TypeError
             A wrong argument; a temperature for Gaussian latents.
         """
-        data = self._as_data("VAE.elbo", "x", x)
+        data = self._here(self._as_data("VAE.elbo", "x", x))
         n_samples = count("VAE.elbo", "n_samples", n_samples)
         number = int(as_key(self.key(key)))
         if temperature is None:
@@ -361,11 +370,11 @@ class VAE(NeuralModel):
         block = min(n_samples, 500)
         with no_grad():
             for rows in chunks(len(data), max(_ROWS // block, 1)):
-                batch = data[rows]
+                batch = self._here(data[rows])
                 posterior, total = self.encoders[0](batch), np.full(len(batch), -np.inf)
                 for part in chunks(n_samples, block):
                     w = self.log_weights(batch, int(keys.key()), part.stop - part.start, posterior)
-                    weights = (w._data if isinstance(w, Tensor) else w).astype(np.float64)
+                    weights = to_host(plain(w)).astype(np.float64)
                     top = weights.max(axis=0)
                     total = np.logaddexp(total, top + np.log(np.exp(weights - top).sum(axis=0)))
                 out[rows] = total - math.log(n_samples)
@@ -387,14 +396,19 @@ class VAE(NeuralModel):
         means: list[list[Float32Array]] = [[] for _ in self.latents]
         with no_grad():
             for rows in chunks(len(data), _ROWS):
-                z: Any = data[rows]
+                z: Any = self._here(data[rows])
                 for i, (latent, encoder) in enumerate(zip(self.latents, self.encoders, strict=True)):
                     q = encoder(z)
-                    means[i].append(np.asarray(latent.mean(q)))
+                    means[i].append(plain(latent.mean(q)))
                     if i + 1 < len(self.latents):
                         z, _ = latent.draw(q, keys.key(), 1, closed_form=False)
-        empty = [np.empty((0, z.width), np.float32) for z in self.latents]
-        return [np.concatenate(m) if m else e for m, e in zip(means, empty, strict=True)]
+        like = self._like()
+        nothing = [empty(like, (0, z.width), np.float32) for z in self.latents]
+        return [np.concatenate(m) if m else e for m, e in zip(means, nothing, strict=True)]
+
+    def _like(self) -> Any:
+        """An array where the parameters are."""
+        return plain(next(self.parameters()))
 
     def decode(self, z: Any, *, key: KeyLike | None = None) -> Float32Array:
         """Mean of x given the top latent: (n, latent columns) -> (n, n_visible) float32.
@@ -403,10 +417,10 @@ class VAE(NeuralModel):
         """
         latent = as_rows("VAE.decode", "z", z, self.latents[-1].width)
         keys = Generator(int(as_key(0 if key is None else key)))
-        out = np.empty((len(latent), self.n_visible), np.float32)
+        out: Float32Array = empty(self._like(), (len(latent), self.n_visible), np.float32)
         with no_grad():
             for rows in chunks(len(latent), _ROWS):
-                out[rows] = np.asarray(self.likelihood.mean(self._decoded(latent[rows], keys)))
+                out[rows] = plain(self.likelihood.mean(self._decoded(self._here(latent[rows]), keys)))
         return out
 
     def _decoded(self, z: Any, keys: Generator) -> tuple[Any, ...]:
@@ -439,18 +453,17 @@ class VAE(NeuralModel):
         """
         count("VAE.sample", "n", n)
         keys = Generator(int(as_key(self.key(key))))
-        z = self.latents[-1].prior(n, keys.key())
+        z = self.latents[-1].prior(n, keys.key(), self._like())
         with no_grad():
             parts = [self._decoded(z[rows], keys) for rows in chunks(n, _ROWS)]
             turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw_plain(p, keys.key()))
-            return np.concatenate([np.asarray(turn(p)) for p in parts])
+            return np.concatenate([plain(turn(p)) for p in parts])
 
     def interpolate(self, start: Any, end: Any, n: int = 10) -> Float32Array:
         """Decode `n` points on the line between the posterior means of two examples: (n, n_visible) float32."""
         count("VAE.interpolate", "n", n)
-        pair = np.stack([np.asarray(start), np.asarray(end)])
-        z = self.encode(pair)
-        t = np.linspace(0, 1, n, dtype=np.float32)[:, None]
+        z = self.encode(np.stack([to_host(start), to_host(end)]))
+        t: Any = placed(z, np.linspace(0, 1, n)[:, None], np.float32)
         return self.decode((1 - t) * z[:1] + t * z[1:])
 
     def manifold(self, n: int = 20, *, dimensions: tuple[int, int] = (0, 1)) -> Float32Array:
@@ -483,7 +496,8 @@ class VAE(NeuralModel):
             One for each stochastic layer (Burda et al. 2016).
         """
         return [
-            m.astype(np.float64).var(axis=0) > threshold for m in self._posterior("VAE.active_units", X, None)
+            to_host(m).astype(np.float64).var(axis=0) > threshold
+            for m in self._posterior("VAE.active_units", X, None)
         ]
 
     # --- internals --------------------------------------------------------------------------------------------
