@@ -19,7 +19,7 @@ from gencore.kernels.dense import matmul
 
 SIZES = st.integers(0, 70)
 # Paths: one row (narrow, wide, in tasks); one column; few rows, b in place; packed; blocks of k; rows in tasks; columns
-# of a that compete for places in the cache.
+# of a that compete for places in the cache; slabs of k, in tiles of a where its rows are adjacent, many panels and few.
 SHAPES = (
     (1, 5, 9),
     (1, 40, 37),
@@ -29,6 +29,8 @@ SHAPES = (
     (40, 100, 300),
     (200, 33, 520),
     (256, 200, 70),
+    (301, 350, 530),
+    (700, 60, 300),
 )
 
 

@@ -51,7 +51,7 @@ void multiply_packed(const Product& g, std::int64_t begin, std::int64_t end, std
   for (std::int64_t i = 0; i < blocks.count; ++i) {
     const std::int64_t k = blocks.begin(i), depth = blocks.begin(i + 1) - k;
     pack(k, depth, panel);
-    multiply_block(g, Block{begin, end, column, k, depth}, span, panel, span.vectors * lanes,
+    multiply_block(g, Slab{0, g.k, nullptr}, Block{begin, end, column, k, depth}, span, panel, span.vectors * lanes,
                    (span.vectors - 1) * lanes, Ahead{nullptr, 0, 0, 0}, epilogue);
   }
 }
