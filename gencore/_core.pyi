@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from numpy.typing import DTypeLike, NDArray
+
 Array: TypeAlias = Any
 """A NumPy array, or one that speaks DLPack."""
 
@@ -20,6 +22,10 @@ def release_scratch() -> None: ...
 def measure_fma_peak(seconds: float) -> float: ...
 def philox(key: int, counter: Sequence[int]) -> list[int]: ...
 def fingerprint(array: Array) -> int: ...
+
+class Memory: ...
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]: ...
 def dense_matmul(
     *,
     a: Array | None = None,

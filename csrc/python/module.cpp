@@ -5,6 +5,7 @@
 #include "array.h"
 #include "array_cuda.h"
 #include "fingerprint.h"
+#include "memory.h"
 
 namespace gencore::python {
 namespace {
@@ -156,6 +157,8 @@ PYBIND11_MODULE(_core, m) {
   }, py::arg("key"), py::arg("counter"));
 
   m.def("fingerprint", &python::fingerprint, py::arg("array"));
+  py::class_<python::Memory>(m, "Memory");
+  m.def("empty", &python::empty, py::arg("shape"), py::arg("dtype"));
 
   num_threads();  // a bad GENCORE_NUM_THREADS or GENCORE_ISA is reported on import, not in the middle of a run
   isa();

@@ -10,6 +10,8 @@ HEAD = '''"""Compiled kernels. Written by csrc/python/stub.py; do not edit."""
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from numpy.typing import DTypeLike, NDArray
+
 Array: TypeAlias = Any
 """A NumPy array, or one that speaks DLPack."""
 
@@ -27,6 +29,10 @@ def release_scratch() -> None: ...
 def measure_fma_peak(seconds: float) -> float: ...
 def philox(key: int, counter: Sequence[int]) -> list[int]: ...
 def fingerprint(array: Array) -> int: ...
+
+class Memory: ...
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]: ...
 '''
 
 

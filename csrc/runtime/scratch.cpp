@@ -40,9 +40,9 @@ Store& store() {
   return *s;
 }
 
-// Sizes are rounded up so that blocks of slightly different calls serve each other.
+// Sizes are rounded up so that blocks of slightly different calls serve each other; by a quarter at most.
 std::size_t block_bytes(std::size_t bytes) {
-  const std::size_t unit = bytes >= huge_page ? huge_page : (bytes >= 65536 ? 65536 : 4096);
+  const std::size_t unit = bytes >= 4 * huge_page ? huge_page : bytes >= 4 * 65536 ? 65536 : 4096;
   return (bytes + unit - 1) / unit * unit;
 }
 
@@ -61,8 +61,8 @@ void* acquire_scratch(std::size_t bytes) {
       return memory;
     }
   }
-  void* memory = std::aligned_alloc(bytes >= huge_page ? huge_page : alignment, bytes);
-  if (memory == nullptr) throw std::bad_alloc();
+  void* memory = nullptr;
+  if (posix_memalign(&memory, bytes >= huge_page ? huge_page : alignment, bytes) != 0) throw std::bad_alloc();
 #if defined(__linux__)
   if (bytes >= huge_page) madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
@@ -72,18 +72,23 @@ void* acquire_scratch(std::size_t bytes) {
 void return_scratch(void* memory, std::size_t bytes) {
   bytes = block_bytes(bytes == 0 ? 1 : bytes);
   Store& s = store();
+  std::vector<Block> old;  // those that have waited longest make room
   {
     const std::lock_guard<std::mutex> lock(s.mutex);
-    if (s.kept + bytes <= kept_bytes_limit) {
-      s.free.push_back({memory, bytes});
-      s.kept += bytes;
-      return;
-    }
+    s.free.push_back({memory, bytes});
+    s.kept += bytes;
+    auto end = s.free.begin();
+    for (; s.kept > kept_bytes_limit; ++end) s.kept -= end->bytes;
+    old.assign(s.free.begin(), end);
+    s.free.erase(s.free.begin(), end);
   }
-  std::free(memory);
+  for (const Block& block : old) std::free(block.memory);
 }
 
 }  // namespace gencore::runtime
+
+void* gencore::take_memory(std::size_t bytes) { return runtime::acquire_scratch(bytes); }
+void gencore::give_back_memory(void* memory, std::size_t bytes) { runtime::return_scratch(memory, bytes); }
 
 void gencore::release_scratch() {
   auto& s = runtime::store();

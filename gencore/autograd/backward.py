@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gencore import _core
 from gencore.autograd.tape import AnyNode, Leaf, Node, Op, Output, edits_of, like, recording
 from gencore.autograd.tensors import Tensor, wrap
 
@@ -160,16 +161,21 @@ def _start(name: str, output: Tensor, gradient: Any, create_graph: bool) -> tupl
 def _own(g: Any, taken: set[int]) -> Tensor:
     """A gradient as a Tensor that shares its memory with nobody: optimizers and clipping write to it.
 
-    Rules return their g, views of it or new arrays, so what has no base and is not `taken` yet belongs to nobody.
+    Rules return their g, views of it or new arrays, so what owns its memory and is not `taken` yet belongs to nobody.
     """
     if isinstance(g, Tensor):
-        mine = +g if id(g._data) in taken or g._data.base is not None else g
+        mine = +g if id(g._data) in taken or not _owns(g._data) else g
     elif isinstance(g, np.generic):
         mine = wrap(np.asarray(g))
     else:
-        mine = wrap(g.copy() if id(g) in taken or g.base is not None else g)
+        mine = wrap(g.copy() if id(g) in taken or not _owns(g) else g)
     taken.add(id(mine._data))
     return mine
+
+
+def _owns(array: Any) -> bool:
+    """Whether the array is no view of another, nor of what others have."""
+    return array.base is None or isinstance(array.base, _core.Memory)
 
 
 def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gencore import _core
+
 __all__ = [
     "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
     "sums_of_rows",
@@ -60,10 +62,17 @@ def contiguous(array: Any) -> Any:
     return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")
 
 
+_LARGE = 16384  # elements, from which memory that the kernels keep is quicker than what NumPy takes from the system
+
+
+def _on_host(shape: tuple[int, ...], dtype: Any) -> Any:
+    return np.empty(shape, dtype) if math.prod(shape) < _LARGE else _core.empty(shape, dtype)
+
+
 def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """A new array where `like` is: NumPy's, or of the kind of a CUDA array."""
     if not is_cuda_array(like):
-        return np.empty(shape, dtype)
+        return _on_host(shape, dtype)
     torch = _torch_of(like)
     if torch is not None:
         return torch.empty(shape, dtype=_torch_dtype(torch, dtype), device=like.device)
@@ -102,13 +111,15 @@ def empty_like(array: Any) -> Any:
     torch = _torch_of(array)
     if torch is not None and is_cuda_array(array):
         return torch.empty_like(array)
-    return np.empty_like(array)
+    return _on_host(array.shape, array.dtype) if isinstance(array, np.ndarray) else np.empty_like(array)
 
 
 def full(like: Any, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
     """`empty`, filled; on a device by one kernel on its stream."""
     if not is_cuda_array(like):
-        return np.full(shape, value, dtype)
+        out = _on_host(shape, dtype)
+        out.fill(value)
+        return out
     torch = _torch_of(like)
     if torch is not None:
         return torch.full(shape, value, dtype=_torch_dtype(torch, dtype), device=like.device)
@@ -132,7 +143,7 @@ def new(op: str, shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
     if isinstance(device, np.ndarray) or is_cuda_array(device):
         return empty(device, shape, dtype)
     if device == "cpu":
-        return np.empty(shape, dtype)
+        return _on_host(shape, dtype)
     if device == "cuda":
         try:
             import cupy  # type: ignore[import-not-found,unused-ignore]

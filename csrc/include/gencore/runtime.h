@@ -21,7 +21,11 @@ GENCORE_API std::vector<std::string> isa_levels();
 GENCORE_API int num_threads();
 GENCORE_API void set_num_threads(int n);
 
-// Frees the scratch memory kept for the next call.
+// Memory for large results: 64-byte aligned, out of what kernels keep for the next call, so that it costs no page faults.
+// Throws std::bad_alloc. It is given back with the size that it was taken with.
+GENCORE_API void* take_memory(std::size_t bytes);
+GENCORE_API void give_back_memory(void* memory, std::size_t bytes);
+// Frees what is kept for the next call, 256 MB at most.
 GENCORE_API void release_scratch();
 
 // Whether ops on arrays of a CUDA device find kernels: libgencore_cuda was loaded (gencore/cuda.h).
