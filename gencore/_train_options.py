@@ -111,8 +111,11 @@ def add_pixelcnn(models: Any) -> None:
         models, "pixelcnn", "PixelCNN", "images drawn pixel by pixel, by masked convolutions"
     )
     model = p.add_argument_group("model").add_argument
-    _add_blocks(model, 7, "h: a block's convolutions take 2 h features to h, h to h (3x3) and back to 2 h")
-    _add_pixels(p, model, own=("n_blocks",))
+    _add_blocks(
+        model, 7, "h: a block's convolutions take 2 h features to h, h to h (wider kernel) and back to 2 h"
+    )
+    _add_kernel_size(model, "rows and columns")
+    _add_pixels(p, model, own=("n_blocks", "kernel_size"))
 
 
 def add_gated_pixelcnn(models: Any) -> None:
@@ -120,9 +123,7 @@ def add_gated_pixelcnn(models: Any) -> None:
     p = _add_pixel_model(models, "gated-pixelcnn", "GatedPixelCNN", "the same by gated convolutions")
     model = p.add_argument_group("model").add_argument
     _add_blocks(model, 6, "channels of either stack")
-    model(
-        "--kernel-size", type=types.count, default=3, metavar="N", help="columns of the blocks' kernels, odd"
-    )
+    _add_kernel_size(model, "columns")
     _add_pixels(p, model, own=("n_blocks", "kernel_size"))
 
 
@@ -141,6 +142,10 @@ def add_pixelrnn(models: Any) -> None:
 def _add_blocks(model: Any, blocks: int, features: str) -> None:
     model("--features", type=types.count, default=16, metavar="N", help=features)
     model("--blocks", dest="n_blocks", type=types.count, default=blocks, metavar="N", help="blocks of layers")
+
+
+def _add_kernel_size(model: Any, of: str) -> None:
+    model("--kernel-size", type=types.count, default=3, metavar="N", help=f"{of} of the blocks' kernels, odd")
 
 
 def _add_pixel_model(models: Any, command: str, kind: str, what: str) -> Any:

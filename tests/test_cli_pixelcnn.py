@@ -98,6 +98,10 @@ def test_a_gated_model_of_greys_with_classes(capsys):
             "plain.npy has no labels: expected an array 'train_labels'",
         ),
         (
+            "train pixelcnn --data digits --kernel-size 4 --out m",
+            "PixelCNN: expected kernel_size to be odd, received 4",
+        ),
+        (
             "train gated-pixelcnn --data digits --kernel-size 2 --out m",
             "GatedPixelCNN: expected kernel_size to be odd, received 2",
         ),

