@@ -16,7 +16,7 @@
 namespace gencore::runtime {
 namespace {
 
-constexpr std::size_t alignment = 64, huge_page = std::size_t{2} << 20;
+constexpr std::size_t alignment = 64, page = 4096, group_of_pages = 65536, huge_page = std::size_t{2} << 20;
 constexpr std::size_t kept_bytes_limit = std::size_t{256} << 20;
 
 struct Block {
@@ -40,9 +40,9 @@ Store& store() {
   return *s;
 }
 
-// Sizes are rounded up so that blocks of slightly different calls serve each other; by a quarter at most.
+// Sizes are rounded up so that blocks of slightly different calls serve each other; large ones by a quarter at most.
 std::size_t block_bytes(std::size_t bytes) {
-  const std::size_t unit = bytes >= 4 * huge_page ? huge_page : bytes >= 4 * 65536 ? 65536 : 4096;
+  const std::size_t unit = bytes >= 4 * huge_page ? huge_page : bytes >= 4 * group_of_pages ? group_of_pages : page;
   return (bytes + unit - 1) / unit * unit;
 }
 
