@@ -69,11 +69,11 @@ struct ClusterChains {
   // States lie at the same place in every block, so that a block knows where the others have them.
   __device__ void operator()() const {
     BlockMemory memory{dynamic_shared()};
-    const PackedSide visible{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[0])), op.w.shape[0]},
-        hidden{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[1])), op.w.shape[1]};
+    const PackedStates states(m, chains(), memory);
+    const auto& [visible, hidden] = states;
     const unsigned* hidden_weights = fetch(m.to_hidden, memory);
     const unsigned* visible_weights = fetch(m.to_visible, memory);
-    begin_chains(op, first_row(), chains(), visible, hidden);
+    begin_chains(op, first_row(), chains(), states);
     cluster_barrier();
     for (std::int64_t i = 0; i < op.steps; ++i) {
       draw_side(m.to_hidden, hidden_weights, visible, hidden, philox::hidden_head, i, false);
@@ -165,11 +165,6 @@ void launch(const GibbsChain& op, const RoundedMachine& m, const ClusterPlan& pl
                   static_cast<std::size_t>(plan.bytes), over_cluster_chains<ClusterChains<Precision, blocks>>, body);
 }
 
-std::int64_t state_bytes(const RoundedMachine& m, std::int64_t chains) {
-  return block_bytes<unsigned>(chains * PackedSide::stride(m.to_hidden.given)) +
-         block_bytes<unsigned>(chains * PackedSide::stride(m.to_visible.given));
-}
-
 }  // namespace
 
 ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits) {
@@ -186,7 +181,7 @@ ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains
   plan.blocks = each <= fragment_rows ? 1 : 2;
   const std::int64_t set = fragment_rows * plan.blocks;
   plan.sets = static_cast<int>(each < most_cluster_chains ? ceil_div(each, set) : most_cluster_chains / set);
-  const auto bytes = [&] { return weights + state_bytes(m, plan.sets * set); };
+  const auto bytes = [&] { return weights + PackedStates::bytes(m, plan.sets * set); };
   while (plan.sets > 0 && static_cast<std::size_t>(bytes()) > limits.shared_bytes) --plan.sets;
   if (plan.sets == 0) return plan;
   plan.bytes = bytes();

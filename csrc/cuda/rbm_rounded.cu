@@ -28,16 +28,12 @@ struct RoundedChains {
   int sets;
 
   GENCORE_INLINE int chains() const { return sets * set_rows; }
-  GENCORE_INLINE std::int64_t bytes() const {
-    return block_bytes<unsigned>(chains() * PackedSide::stride(op.w.shape[0])) +
-           block_bytes<unsigned>(chains() * PackedSide::stride(op.w.shape[1]));
-  }
   __device__ std::int64_t first_row() const { return static_cast<std::int64_t>(blockIdx.x) * chains(); }
 
   __device__ void operator()(BlockMemory memory) const {
-    const PackedSide visible{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[0])), op.w.shape[0]},
-        hidden{memory.carve<unsigned>(chains() * PackedSide::stride(op.w.shape[1])), op.w.shape[1]};
-    begin_chains(op, first_row(), chains(), visible, hidden);
+    const PackedStates states(m, chains(), memory);
+    const auto& [visible, hidden] = states;
+    begin_chains(op, first_row(), chains(), states);
     __syncthreads();
     for (std::int64_t i = 0; i < op.steps; ++i) {
       draw_side(m.to_hidden, visible, hidden, philox::hidden_head, i, false);
@@ -77,7 +73,7 @@ void launch_rounded(const GibbsChain& op, const RoundedMachine& m, int sets, con
   const RoundedChains<Precision, blocks> body{op, m, sets};
   const std::int64_t tiles = sets * (m.to_hidden.tiles() > m.to_visible.tiles() ? m.to_hidden : m.to_visible).tiles();
   const int threads = warp_lanes * static_cast<int>(tiles < tile_warps ? tiles : tile_warps);
-  launch_with_memory(op, limits, ceil_div(op.v.shape[0], body.chains()), threads, body.bytes(),
+  launch_with_memory(op, limits, ceil_div(op.v.shape[0], body.chains()), threads, PackedStates::bytes(m, body.chains()),
                      over_rounded_chains<RoundedChains<Precision, blocks>>, body);
 }
 

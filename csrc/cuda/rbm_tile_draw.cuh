@@ -23,10 +23,28 @@ struct PackedSide {
   }
 };
 
+// Both sides, in a block's memory.
+struct PackedStates {
+  PackedSide visible, hidden;
+
+  static GENCORE_INLINE std::int64_t bytes(const RoundedMachine& m, std::int64_t chains) {
+    return block_bytes<unsigned>(chains * PackedSide::stride(m.to_visible.units)) +
+           block_bytes<unsigned>(chains * PackedSide::stride(m.to_hidden.units));
+  }
+  __device__ PackedStates(const RoundedMachine& m, int chains, BlockMemory& memory)
+      : visible(carve(m.to_visible.units, chains, memory)), hidden(carve(m.to_hidden.units, chains, memory)) {}
+
+ private:
+  __device__ static PackedSide carve(std::int64_t units, int chains, BlockMemory& memory) {
+    return {memory.carve<unsigned>(chains * PackedSide::stride(units)), units};
+  }
+};
+
 // The states of `chains` chains, whose first is the op's `first_row`, by the threads of a block, which must wait for each
 // other afterwards. Chains that there are not have no unit on; nor have units beyond a side's.
 __device__ inline void begin_chains(const rbm::GibbsChain& op, std::int64_t first_row, int chains,
-                                    const PackedSide& visible, const PackedSide& hidden) {
+                                    const PackedStates& states) {
+  const auto& [visible, hidden] = states;
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const std::int64_t stride = visible.stride();
   for (std::int64_t i = warp_index(); i < chains * stride; i += warps_of_block()) {
