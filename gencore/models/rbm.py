@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gencore import evaluate, io
 from gencore._checks import count
-from gencore._devices import check_device, place, to_host
+from gencore._devices import check_device, from_device, place, to_host
 from gencore._states import as_states
 from gencore.kernels import rbm as kernels
 from gencore.kernels import sample
@@ -217,10 +217,10 @@ class RBM:
             batch_size if n_chains is None else n_chains,
         )  # fmt: skip
         options.check()
-        data = as_states("RBM.fit", "X", _host(X), self.n_visible, values="unit interval")
+        data = as_states("RBM.fit", "X", from_device(X), self.n_visible, values="unit interval")
         held_out = None
         if validation is not None:
-            held_out = as_states("RBM.fit", "validation", _host(validation), self.n_visible)
+            held_out = as_states("RBM.fit", "validation", from_device(validation), self.n_visible)
         return training.Training(
             self,
             data,
@@ -268,7 +268,9 @@ class RBM:
         if clamp is not None:
             clamp = self._states("RBM.gibbs", "clamp", _rows_of(clamp), self.n_visible)
         single = np.ndim(beta) == 0
-        temperatures = float(beta) if single else self._place(np.ascontiguousarray(_host(beta), np.float32))
+        temperatures = (
+            float(beta) if single else self._place(np.ascontiguousarray(from_device(beta), np.float32))
+        )
         return kernels.gibbs_chain(
             *self.parameters, states, steps=steps, key=self._key(key), beta=temperatures, clamp=clamp,
             precision=precision,
@@ -310,7 +312,7 @@ class RBM:
             raise ValueError(f"RBM.sample: expected n to be at least 1, received {n}")
         keys = Generator(int(as_key(self._key(key))))
         if start is not None:
-            states = np.atleast_2d(_host(start))
+            states = np.atleast_2d(from_device(start))
             if len(states) not in (1, n):
                 raise ValueError(f"RBM.sample: expected start to have n = {n} rows, received {len(states)}")
             states = np.repeat(states, n // len(states), axis=0)
@@ -463,17 +465,12 @@ class RBM:
         return hash(tuple(to_host(p).tobytes() for p in self.parameters))
 
 
-def _host(value: Any) -> Any:
-    """What is on a device, brought to the host; anything else as it is."""
-    return to_host(value) if is_cuda_array(value) else value
-
-
 def _rows_of(mask: Any) -> Any:
     return mask.reshape(1, -1) if is_cuda_array(mask) and len(mask.shape) == 1 else np.atleast_2d(mask)
 
 
 def _parameter(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Float32Array:
-    array = np.array(_host(value), np.float32, order="C")
+    array = np.array(from_device(value), np.float32, order="C")
     if array.shape != shape:
         raise ValueError(f"RBM: expected {name} of shape {shape}, received {array.shape}")
     if not np.isfinite(array).all():
