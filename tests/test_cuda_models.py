@@ -13,6 +13,8 @@ BITS, LEVELS = (RNG.random((60, 5, 6)) < 0.3).astype(np.uint8), RNG.integers(0, 
 SMALL = BITS[:, :, :4]
 VECTORS = (RNG.random((60, 23)) < 0.4).astype(np.uint8)
 LABELS = RNG.integers(0, 3, 60)
+OF_COLOURS = {"channels": 2, "n_features": 4, "n_hidden": 4, "levels": 5}
+OF_CLASSES = {**OF_COLOURS, "output": "categorical", "n_classes": 3}
 
 MODELS = {
     "NADE": (lambda: gc.models.NADE(23, 9, seed=1), VECTORS, None),
@@ -32,49 +34,20 @@ MODELS = {
     "EoNADE": (lambda: gc.models.EoNADE(23, (9, 7), n_orderings=3, seed=1), VECTORS, None),
     "PixelCNN": (lambda: gc.models.PixelCNN(5, 6, n_features=4, n_blocks=1, n_hidden=6, seed=1), BITS, None),
     "PixelCNN of levels and classes": (
-        lambda: gc.models.PixelCNN(
-            4,
-            3,
-            channels=2,
-            n_features=4,
-            n_blocks=1,
-            n_hidden=4,
-            output="categorical",
-            levels=5,
-            n_classes=3,
-        ),
+        lambda: gc.models.PixelCNN(4, 3, n_blocks=1, **OF_CLASSES),
         LEVELS,
         LABELS,
     ),
     "GatedPixelCNN": (
         lambda: gc.models.GatedPixelCNN(
-            4,
-            3,
-            channels=2,
-            n_features=4,
-            n_blocks=1,
-            n_hidden=4,
-            output="discretised_logistic",
-            levels=5,
-            n_mixtures=2,
+            4, 3, n_blocks=1, output="discretised_logistic", n_mixtures=2, **OF_COLOURS
         ),
         LEVELS,
         None,
     ),
     "RowLSTM": (lambda: gc.models.RowLSTM(5, 4, n_features=4, n_blocks=1, n_hidden=4, seed=1), SMALL, None),
     "DiagonalBiLSTM of levels and classes": (
-        lambda: gc.models.DiagonalBiLSTM(
-            4,
-            3,
-            channels=2,
-            n_features=4,
-            n_blocks=2,
-            n_hidden=4,
-            output="categorical",
-            levels=5,
-            n_classes=3,
-            seed=1,
-        ),
+        lambda: gc.models.DiagonalBiLSTM(4, 3, n_blocks=2, **OF_CLASSES, seed=1),
         LEVELS,
         LABELS,
     ),

@@ -119,7 +119,7 @@ SETTINGS = {
     ),
     # The paper has no figure for these digits. Beside the PixelCNN: what its blind spot costs.
     "gated-pixelcnn": Setting(
-        "Gated PixelCNN, 6 blocks of 32 features, Adam, batch 32", "", 20, 20, "GatedPixelCNN",
+        "Gated PixelCNN, 6 blocks of 32 features, Adam, batch 32", "no figure", 20, 20, "GatedPixelCNN",
         (28, 28), model={"n_features": 32}, fit={"batch_size": 32, "optimizer": "adam"}, lr=(2e-3, 1e-4),
     ),
     # What a pixel sees counts for more than width: after 940 updates with h = 16 and 10,000 images, 3x3 stand at 96.3

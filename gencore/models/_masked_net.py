@@ -121,7 +121,7 @@ class MaskedNet(VectorModel):
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the masks at random: draws of the mixture."""
-        draws = asked.draws(plain(self.layers[0].bias))
+        draws = asked.draws(self.like())
         one = self._draw_under if method == "cached" else self._draw_naively
         if self.n_masks == 1:
             return one(draws, 0)

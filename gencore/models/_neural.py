@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gencore import io, optim
 from gencore._devices import place
 from gencore.autograd import Tensor
+from gencore.autograd.tensors import plain
 from gencore.nn import Module
 from gencore.random import Generator, KeyLike
 from gencore.train import Schedule
@@ -52,6 +53,10 @@ class NeuralModel(Module):
     def n_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(p.size for p in self.parameters())
+
+    def like(self) -> Any:
+        """An array where the parameters are, for functions that make others beside it."""
+        return plain(next(self.parameters()))
 
     def _here(self, x: Any) -> Any:
         """Rows from the host, or a tuple of such arrays, where the parameters are; None as it is."""

@@ -257,7 +257,7 @@ class WakeSleep(Objective):
     def dream(self, n: int, keys: Generator) -> Any:
         """``log q(z | x)`` of n draws of the model, (n,)."""
         model = self.model
-        z = model.latents[-1].prior(n, keys.key(), plain(next(model.parameters())))
+        z = model.latents[-1].prior(n, keys.key(), model.like())
         log_posterior: Any = 0.0
         for i in reversed(range(len(model.latents))):
             with no_grad():

@@ -253,7 +253,7 @@ class EoNADE(VectorModel):
 
     def _draw_in_orders(self, asked: Asked, orders: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the orders at random; of each, what is kept comes first."""
-        draws, n = asked.draws(plain(self.layers[0].bias)), asked.shape[0]
+        draws, n = asked.draws(self.like()), asked.shape[0]
         dealt = np.minimum((draws.uniform * len(orders)).astype(np.int64), len(orders) - 1)
         masks = np.zeros((n, 0), np.uint8) if asked.mask is None else asked.mask
         kinds, of_kind = np.unique(np.column_stack([dealt, masks]), axis=0, return_inverse=True)

@@ -248,7 +248,7 @@ class _RecurrentModel(PixelModel):
         """
         height, width, channels = self.shape
         labels, given, keep = map(self._here, (labels, given, keep))
-        like = plain(next(self.parameters()))
+        like = self.like()
         images: NDArray[np.uint8] = full(like, (n, *self.shape), 0, np.uint8)
         margin = full(like, (n, height + 3, width + 6, channels), 0, np.float32)  # what the first layer reads
         first, head = self.first_layers(), self.head_layers()

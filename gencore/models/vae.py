@@ -402,13 +402,9 @@ class VAE(NeuralModel):
                     means[i].append(plain(latent.mean(q)))
                     if i + 1 < len(self.latents):
                         z, _ = latent.draw(q, keys.key(), 1, closed_form=False)
-        like = self._like()
+        like = self.like()
         nothing = [empty(like, (0, z.width), np.float32) for z in self.latents]
         return [np.concatenate(m) if m else e for m, e in zip(means, nothing, strict=True)]
-
-    def _like(self) -> Any:
-        """An array where the parameters are."""
-        return plain(next(self.parameters()))
 
     def decode(self, z: Any, *, key: KeyLike | None = None) -> Float32Array:
         """Mean of x given the top latent: (n, latent columns) -> (n, n_visible) float32.
@@ -417,7 +413,7 @@ class VAE(NeuralModel):
         """
         latent = as_rows("VAE.decode", "z", z, self.latents[-1].width)
         keys = Generator(int(as_key(0 if key is None else key)))
-        out: Float32Array = empty(self._like(), (len(latent), self.n_visible), np.float32)
+        out: Float32Array = empty(self.like(), (len(latent), self.n_visible), np.float32)
         with no_grad():
             for rows in chunks(len(latent), _ROWS):
                 out[rows] = plain(self.likelihood.mean(self._decoded(self._here(latent[rows]), keys)))
@@ -453,7 +449,7 @@ class VAE(NeuralModel):
         """
         count("VAE.sample", "n", n)
         keys = Generator(int(as_key(self.key(key))))
-        z = self.latents[-1].prior(n, keys.key(), self._like())
+        z = self.latents[-1].prior(n, keys.key(), self.like())
         with no_grad():
             parts = [self._decoded(z[rows], keys) for rows in chunks(n, _ROWS)]
             turn = self.likelihood.mean if means else (lambda p: self.likelihood.draw_plain(p, keys.key()))
