@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cctype>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -22,8 +23,10 @@ namespace gencore::runtime {
 namespace {
 
 constexpr int max_threads = 1024;
-// About 50 us: longer than the gap between the calls of a training loop, short against a scheduler's slice.
-constexpr int spins_before_sleep = 2000;
+// A worker looks for the next job so long before it sleeps: longer than what Python does between two calls of a training
+// loop (50 to 250 us, its code and data fetched anew after a large product), short against a scheduler's slice. Waking a
+// sleeper costs the caller 30 us and more.
+constexpr std::chrono::microseconds patience{300};
 
 thread_local bool inside_task = false;
 
@@ -33,6 +36,20 @@ inline void relax() {
 #else
   std::this_thread::yield();
 #endif
+}
+
+// Waits for the condition, at most so long by the clock: one that was off its core meanwhile gives up at once.
+template <class Condition>
+bool spin_until(const Condition& condition, std::chrono::microseconds limit) {
+  constexpr int looks = 32;  // to one at the clock
+  const auto end = std::chrono::steady_clock::now() + limit;
+  do {
+    for (int i = 0; i < looks; ++i) {
+      if (condition()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return condition();
 }
 
 // Where a woken worker runs. Under a hypervisor the kernel takes a halted core for a busy one and puts the worker on the
@@ -113,19 +130,15 @@ class Pool {
   void serve(int index) {
     std::uint32_t seen = 0;
     for (;;) {
-      std::uint32_t now = ticket_.load(std::memory_order_acquire);
-      for (int spin = 0; now == seen && spin < spins_before_sleep; ++spin) {
-        relax();
-        now = ticket_.load(std::memory_order_acquire);
-      }
-      if (now == seen) {
+      const auto new_ticket = [&] { return ticket_.load(std::memory_order_acquire) != seen; };
+      if (!spin_until(new_ticket, patience)) {
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
         ticket_.wait(seen, std::memory_order_seq_cst);
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
         move_off(caller_cpu_.load(std::memory_order_relaxed));
         continue;
       }
-      seen = now;
+      seen = ticket_.load(std::memory_order_acquire);
       if (!join()) continue;
       if (index < limit_.load(std::memory_order_relaxed)) work();
       state_.fetch_sub(1, std::memory_order_acq_rel);
