@@ -28,6 +28,18 @@ if Path(gencore.__file__).parent == Path(_core.__file__).parent:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "torch" in item.fixturenames:
+            item.add_marker("peers")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, for a comparison."""
+    return pytest.importorskip("torch", reason="torch is not installed")
+
+
 @pytest.fixture(scope="module")
 def emulation():
     """The emulated kernels serve arrays on CUDA devices."""

@@ -545,6 +545,7 @@ def quick_peers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict
     return run_peers(list(LIBRARIES), tmp_path_factory.mktemp("peers"))
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("peer", LIBRARIES)
 def test_each_installed_peer_agrees(peer: str, quick_peers: dict[str, list[dict[str, Any]]]) -> None:
     need(LIBRARIES[peer])
@@ -552,6 +553,7 @@ def test_each_installed_peer_agrees(peer: str, quick_peers: dict[str, list[dict[
 
 
 @pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("peer", COMPILING)
 def test_each_installed_compiling_peer_agrees(peer: str, tmp_path: Path) -> None:
     need(COMPILING[peer])

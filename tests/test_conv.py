@@ -257,9 +257,8 @@ def test_float64_images_are_refused():
 
 
 @pytest.mark.parametrize("mask", ["A", "B"])
-def test_torch_agrees(mask):
+def test_torch_agrees(mask, torch):
     """Up to the rounding of 80 terms, 6 sqrt(80) U of their magnitudes."""
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(8)
     x, w, b = float32(rng, 3, 9, 8, 5), float32(rng, 5, 5, 5, 7), float32(rng, 7)
     seen = convolution.visible(mask, *w.shape)

@@ -475,9 +475,8 @@ def test_broadcast_gradients_come_through():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_torch_agrees_on_a_layer(activation):
+def test_torch_agrees_on_a_layer(activation, torch):
     """k, m and n + 8 roundings of the sums; see layer_scale for what the slope adds."""
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(9)
     m, n, k = 33, 20, 17
     x, w, bias, g = float32(rng, m, k), float32(rng, k, n), float32(rng, n), float32(rng, m, n)
@@ -501,9 +500,8 @@ def test_torch_agrees_on_a_layer(activation):
         assert np.all(error <= (m + n + k + 8) * U * magnitude)
 
 
-def test_torch_agrees_on_losses():
+def test_torch_agrees_on_losses(torch):
     """Bounds as in cases/dense_loss.py, rounded up: 8 U of each term and of the result."""
-    torch = pytest.importorskip("torch")
     functional = torch.nn.functional
     rng = np.random.default_rng(10)
     x, t, labels, g = (

@@ -228,8 +228,7 @@ TORCH = torch_cases()
 
 
 @pytest.mark.parametrize("case", TORCH)
-def test_names_and_values_are_torchs(case):
-    torch = pytest.importorskip("torch", reason="PyTorch's values are compared where it is installed")
+def test_names_and_values_are_torchs(case, torch):
     given, named = TORCH[case]
     name = case.split()[0]
     ours, theirs = torch_pair(torch, name, *given, **named)
@@ -252,8 +251,7 @@ def test_names_and_values_are_torchs(case):
         np.testing.assert_allclose(ours.icdf(p), theirs.icdf(torch.tensor(p)).numpy(), **NEAR)
 
 
-def test_soft_values_of_bernoulli_are_the_cross_entropy():
-    torch = pytest.importorskip("torch", reason="PyTorch's values are compared where it is installed")
+def test_soft_values_of_bernoulli_are_the_cross_entropy(torch):
     logits, x = np.linspace(-9, 9, 19), np.linspace(0, 1, 19)
     for named in ({"logits": logits}, {"probs": special.expit(logits)}):
         ours = gd.Bernoulli(**named, validate_args=False).log_prob(x)
@@ -299,8 +297,7 @@ def test_divergence_is_the_integral(a, b):
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS, ids=[f"{a.__name__}-{b.__name__}" for a, b in PAIRS])
-def test_divergence_is_torchs(a, b):
-    torch = pytest.importorskip("torch", reason="PyTorch's values are compared where it is installed")
+def test_divergence_is_torchs(a, b, torch):
     there = [getattr(torch.distributions, type(d).__name__, None) for d in (POINTS[a], OTHERS[b])]
     if None in there:
         pytest.skip("PyTorch has no Logistic")

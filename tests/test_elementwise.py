@@ -17,6 +17,7 @@ import gencore as gc  # noqa: E402
 from gencore._elementwise import cpu, op  # noqa: E402
 
 EPS = float(np.finfo(np.float32).eps)
+pytestmark = pytest.mark.peers
 SLOPE = 0.1  # a global that ops read: it takes their dtype
 
 

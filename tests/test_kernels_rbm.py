@@ -151,9 +151,8 @@ def test_wrong_weights(call, w):
         call(w)
 
 
-def test_other_libraries_arrays():
+def test_other_libraries_arrays(torch):
     """Arrays that speak DLPack are read where they lie."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
     tensors = [torch.from_numpy(a) for a in (W, B, C, V)]
     np.testing.assert_array_equal(rbm.free_energy(*tensors), rbm.free_energy(W, B, C, V))
     out = torch.empty(V.shape, dtype=torch.uint8)

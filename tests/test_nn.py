@@ -97,8 +97,7 @@ def test_linear_without_bias_and_with_wrong_arguments():
         layer(normal(2, 4))
 
 
-def test_layer_norm_against_torch():
-    torch = pytest.importorskip("torch")
+def test_layer_norm_against_torch(torch):
     x, g, weight, bias = normal(4, 3, 9) * 5 + 2, normal(4, 3, 9), normal(9), normal(9)
     ours, theirs = nn.LayerNorm(9, eps=1e-3), torch.nn.LayerNorm(9, eps=1e-3).double()
     a, b = gc.tensor(x, requires_grad=True), torch.tensor(x, dtype=torch.float64, requires_grad=True)
@@ -116,8 +115,7 @@ def test_layer_norm_against_torch():
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (2, 1, 3, 5)])
-def test_batch_norm_against_torch(shape):
-    torch = pytest.importorskip("torch")
+def test_batch_norm_against_torch(shape, torch):
     ours, theirs = nn.BatchNorm(5, momentum=0.3), torch.nn.BatchNorm1d(5, momentum=0.3).double()
     # Deviations, gradients and statistics are of size 10 at most; each passes some tens of roundings a batch.
     bound = {"rtol": 100 * U, "atol": 100 * 10 * U}

@@ -154,9 +154,8 @@ def test_follows_the_formulas(name, formula, states, options):
 
 
 @every_trajectory
-def test_follows_torch(name, formula, states, options):
+def test_follows_torch(name, formula, states, options, torch):
     """Both are within the bound of the formula in float64."""
-    torch = pytest.importorskip("torch")
     theirs = [torch.tensor(p).requires_grad_() for p in start()]
     optimizer = getattr(torch.optim, name)(theirs, **options, foreach=False)
     params = tensors(start())
@@ -172,8 +171,7 @@ def test_follows_torch(name, formula, states, options):
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adagrad", "Adadelta", "Adam", "AdamW"])
-def test_defaults_are_torchs(name):
-    torch = pytest.importorskip("torch")
+def test_defaults_are_torchs(name, torch):
     ours = inspect.signature(getattr(optim, name)).parameters
     theirs = inspect.signature(getattr(torch.optim, name)).parameters
     for key, parameter in ours.items():
@@ -475,9 +473,8 @@ def test_clip_grad_norm():
     assert params[-1].grad is None
 
 
-def test_clip_grad_norm_follows_torch():
+def test_clip_grad_norm_follows_torch(torch):
     """torch sums squares in float32: an error of at most n roundings, halved by the root."""
-    torch = pytest.importorskip("torch")
     grads = start()
     params, theirs = with_gradients(grads), [torch.zeros(g.shape, requires_grad=True) for g in grads]
     for p, g in zip(theirs, grads, strict=True):

@@ -277,8 +277,7 @@ def test_extreme_sums_saturate():
 # --- the layer ------------------------------------------------------------------------------------------------
 
 
-def test_layer_is_torchs():
-    torch = pytest.importorskip("torch")
+def test_layer_is_torchs(torch):
     rng = np.random.default_rng(10)
     layer = gc.nn.LSTM(3, 5, 2, key=1)
     theirs = torch.nn.LSTM(3, 5, 2, batch_first=True)
