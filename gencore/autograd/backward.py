@@ -115,7 +115,7 @@ def _joint(node: Node, wanted: set[AnyNode] | None, g: Any, ans: Any, args: list
     """Gradients of all arguments, by the rule that makes them together."""
     op, parents = node.op, node.parents
     assert op.joint is not None
-    needs = tuple(p is not None and (wanted is None or p in wanted) for p in parents)
+    needs = tuple([p is not None and (wanted is None or p in wanted) for p in parents])
     values: Sequence[Any] = op.joint(needs, g, ans, *args, **node.kwargs)
     if not isinstance(values, tuple | list) or len(values) != len(parents):
         count = len(values) if isinstance(values, tuple | list) else type(values).__name__

@@ -129,14 +129,20 @@ def _matmul(
     transpose_b: bool,
     activation: Activation,
 ) -> Float32Array:
+    return _product(a, b, bias, transpose_a, transpose_b, ACTIVATIONS[activation])
+
+
+def _product(
+    a: Factor, b: Float32Array, bias: Float32Array | None, transpose_a: bool, transpose_b: bool, code: int
+) -> Float32Array:
+    """`matmul` of arrays, by the number of the activation."""
     try:
         out: Float32Array = empty(a, (a.shape[transpose_a], b.shape[not transpose_b]), _FLOAT32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0), _FLOAT32)  # not matrices: the compiled function says which and why
     _core.dense_matmul(
-        a=a, b=b, bias=bias, out=out, transpose_a=transpose_a, transpose_b=transpose_b,
-        activation=ACTIVATIONS[activation],
-    )  # fmt: skip
+        a=a, b=b, bias=bias, out=out, transpose_a=transpose_a, transpose_b=transpose_b, activation=code
+    )
     return out
 
 
@@ -175,10 +181,10 @@ def linear(
     >>> linear(np.array([[[1, 2]]], np.float32), np.array([[1], [1]], np.float32), np.array([-4], np.float32))
     array([[[-1.]]], dtype=float32)
     """
-    activation_code("dense.linear", activation)
+    code = activation_code("dense.linear", activation)
     rows, leading = _as_rows("dense.linear", "x", x)
     try:
-        out = matmul(rows, w, bias, activation=activation)
+        out = _product(rows, w, bias, False, False, code)
     except (TypeError, ValueError) as error:
         raise type(error)(_in_words_of_linear(str(error))) from None
     return out if leading is None else out.reshape(*leading, out.shape[1])
@@ -454,9 +460,11 @@ def _as_rows(op: str, name: str, array: Any) -> tuple[Any, tuple[int, ...] | Non
 
     What the kernel would refuse is left for it to say.
     """
-    if is_cuda_array(array) and len(array.shape) not in (0, 2):
+    if not isinstance(array, np.ndarray):
+        if not is_cuda_array(array) or len(array.shape) in (0, 2):
+            return array, None
         return as_matrix(op, name, array), tuple(array.shape[:-1])
-    if not isinstance(array, np.ndarray) or array.ndim == 2:
+    if array.ndim == 2:
         return array, None
     if array.ndim == 0:
         raise ValueError(f"{op}: expected {name} to have at least 1 dimension, received shape ()")

@@ -486,6 +486,12 @@ def scale(arrays: Float32Arrays, factor: float) -> None:
 
 def _check_shapes(op: str, like: str, arrays: Any, **lists: Any) -> None:
     """Arrays of the same shapes at the same places; the kernel sees sizes only, and says what else is wrong."""
+    try:
+        shapes = [array.shape for array in arrays]
+        if all(others is None or [other.shape for other in others] == shapes for others in lists.values()):
+            return
+    except (AttributeError, TypeError):
+        pass
     for name, others in lists.items():
         if not isinstance(others, list | tuple) or not isinstance(arrays, list | tuple):
             continue

@@ -123,13 +123,11 @@ class Optimizer(ABC):
             if grad is None:
                 continue
             state = self._state.get(id(p), {"step": 0})
-            missing = {
-                name: full(p._data, p.shape, fill, np.float32)
-                for name, fill in names.items()
-                if name not in state
-            }
-            state = {**state, **missing, "step": state["step"] + 1}
-            alike.setdefault((state["step"], bool(missing)), []).append((p, grad, state))
+            fresh = not names.keys() <= state.keys()
+            if fresh:
+                missing = names.keys() - state.keys()
+                state = state | {n: full(p._data, p.shape, names[n], np.float32) for n in missing}
+            alike.setdefault((state["step"] + 1, fresh), []).append((p, grad, state))
         for (step, fresh), members in alike.items():
             lists = {
                 "params": [p._data for p, _, _ in members],
@@ -139,6 +137,7 @@ class Optimizer(ABC):
             self._run(group, step, fresh, lists)
             for p, _, state in members:
                 p._bump()
+                state["step"] = step
                 self._state[id(p)] = state
 
     def _options(self, group: Group) -> dict[str, Any]:
