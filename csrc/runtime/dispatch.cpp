@@ -12,12 +12,14 @@ static Table build_cpu_table() {
 #define X(source) baseline::fill_##source(t);
   GENCORE_SOURCES(X)
 #undef X
-#if defined(GENCORE_X86)
+#if defined(GENCORE_BUILT_AVX2)
   if (active_level() >= Level::avx2) {
 #define X(source) avx2::fill_##source(t);
     GENCORE_SOURCES(X)
 #undef X
   }
+#endif
+#if defined(GENCORE_BUILT_AVX512)
   if (active_level() >= Level::avx512) {
 #define X(source) avx512::fill_##source(t);
     GENCORE_SOURCES(X)

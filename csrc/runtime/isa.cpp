@@ -10,17 +10,18 @@
 namespace gencore::runtime {
 
 bool level_built(Level level) {
-#if defined(GENCORE_X86)
-  (void)level;
-  return true;
-#else
-  return level == Level::baseline;
+#if defined(GENCORE_BUILT_AVX2)
+  if (level == Level::avx2) return true;
 #endif
+#if defined(GENCORE_BUILT_AVX512)
+  if (level == Level::avx512) return true;
+#endif
+  return level == Level::baseline;
 }
 
 bool level_supported(Level level) {
   if (level == Level::baseline) return true;
-#if defined(GENCORE_X86)
+#if defined(__x86_64__) || defined(__i386__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                     __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
