@@ -147,6 +147,13 @@ SETTINGS = {
         first=_burda("", "", 1, 1, 6),
         notes={"before": "k = 1, six stages, 364 epochs"},
     ),
+    "iwae-2-warm": replace(
+        _burda("IWAE, 2 stochastic layers, k=50 after k=1", "85.32 (k=50 throughout)", 2, 50, 5),
+        epochs=60,
+        lr=lambda: gc.train.exponential(3e-4, 1e-4),
+        first=_burda("", "", 2, 1, 6),
+        notes={"before": "k = 1, six stages, 364 epochs"},
+    ),
     "concrete-bernoulli": _jang("bernoulli", "Gumbel-softmax", "105.0"),
     "concrete-categorical": _jang("categorical", "Gumbel-softmax", "101.5"),
     "straight-through-bernoulli": _jang("bernoulli", "straight-through", "111.5", straight_through=True),
