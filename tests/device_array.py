@@ -7,6 +7,18 @@ from typing import Any
 import numpy as np
 
 
+class Device:
+    """The one that there is; as CuPy's, it can be made the current one."""
+
+    id = 0
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """Wraps an array as a device would hold it.
 
@@ -66,6 +78,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __bool__(self) -> bool:
         return bool(self._host)
+
+    @property
+    def device(self) -> Device:
+        return Device()
 
     @property
     def base(self) -> Any:

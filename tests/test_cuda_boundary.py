@@ -16,7 +16,7 @@ from cuda_emulation import DeviceArray
 from test_cuda import matrix
 
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import sample
+from gencore.kernels import _arrays, sample
 
 
 def test_cpu_and_device_do_not_mix(emulation):
@@ -38,10 +38,7 @@ def test_variates_beside_an_array(emulation, monkeypatch):
     monkeypatch.setitem(
         sys.modules,
         "cupy",
-        types.SimpleNamespace(
-            empty=lambda *a: DeviceArray(np.empty(*a)),
-            cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=0)),
-        ),
+        types.SimpleNamespace(empty=lambda *a: DeviceArray(np.empty(*a)), ndarray=types.SimpleNamespace),
     )
     assert np.array_equal(sample.uniform(9, 3, device="cuda").host, sample.uniform(9, 3))
     monkeypatch.setitem(sys.modules, "cupy", None)
@@ -123,18 +120,24 @@ def test_the_stream_reaches_the_launch(emulation):
 
 
 def test_which_stream(monkeypatch):
-    """PyTorch's own for its tensors, then CuPy's current one, then the interface's, then the default."""
+    """PyTorch's and CuPy's current one on the array's device for their own, else the interface's, else the default."""
     array = DeviceArray(matrix())
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert _cuda_support.stream_of(array, None) == 0
     assert _cuda_support.stream_of(array, 7) == 7
 
+    class CupyArray:
+        device = types.SimpleNamespace(id=1)
+
+    of_devices = [types.SimpleNamespace(ptr=6), types.SimpleNamespace(ptr=8)]
     cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=8))
+        ndarray=CupyArray, cuda=types.SimpleNamespace(get_current_stream=of_devices.__getitem__)
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert _cuda_support.stream_of(array, 7) == 8
+    assert _cuda_support.stream_of(CupyArray(), 7) == 8
+    assert _cuda_support.stream_of(array, 7) == 7  # of another package
+    assert _cuda_support.stream_of(array, None) == 0
 
     class Tensor:
         device = "cuda:0"
@@ -145,7 +148,43 @@ def test_which_stream(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert _cuda_support.stream_of(Tensor(), None) == 9
-    assert _cuda_support.stream_of(array, None) == 8
+    assert _cuda_support.stream_of(CupyArray(), None) == 8
+    assert _cuda_support.stream_of(array, 7) == 7
+
+
+def test_outputs_are_made_on_the_device_of_the_array(emulation):
+    """As CuPy makes new arrays on its current device, so that is the array's meanwhile."""
+    current = [0]
+
+    class Device:
+        id = 1
+
+        def __enter__(self):
+            current.append(self.id)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    made = []
+
+    class Array(DeviceArray):
+        device = Device()
+
+        def __array_function__(self, function, *rest):
+            if function is not np.shape:
+                made.append((function.__name__, current[-1]))
+            return super().__array_function__(function, *rest)
+
+        def astype(self, dtype):
+            made.append(("astype", current[-1]))
+            return super().astype(dtype)
+
+    sample.bernoulli(Array(matrix()), 1)
+    _arrays.full(Array(matrix()), (2,), 1.0, np.float32)
+    _arrays.placed(Array(matrix()), [1.0], np.float32)
+    _arrays.cast(Array(matrix()), np.int64)
+    assert made == [(name, 1) for name in ("empty_like", "full_like", "asarray", "astype")]
+    assert current == [0]
 
 
 WITHOUT = """

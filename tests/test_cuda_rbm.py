@@ -179,7 +179,7 @@ def cupy(emulation, monkeypatch):
 
     stream = types.SimpleNamespace(ptr=0)
     module = types.SimpleNamespace(
-        asarray=asarray, ndarray=DeviceArray, cuda=types.SimpleNamespace(get_current_stream=lambda: stream)
+        asarray=asarray, ndarray=DeviceArray, cuda=types.SimpleNamespace(get_current_stream=lambda _: stream)
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
