@@ -58,6 +58,14 @@ def emulate(monkeypatch, multiprocessors, shared=None, order="ascending"):
         monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
 
 
+STATIC_SHARED = 20_000  # bytes that each kernel has on the second emulated device
+
+
+def emulate_on_device_1(monkeypatch):
+    """All arrays lie there."""
+    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"0:{2**64 - 1}")
+
+
 class OnDevice(Case):
     """A row of the grid whose arrays are on the emulated device."""
 

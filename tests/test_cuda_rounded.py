@@ -168,8 +168,11 @@ def test_clusters_give_the_same_bits(n, n_visible, n_hidden, order, precision, e
 
 
 @every_precision
-def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(precision, emulation, monkeypatch):
-    """96, 64 and 32 of 70 chains; and no clusters where the weights leave no room."""
+@pytest.mark.parametrize("static", [False, True])
+def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(
+    static, precision, emulation, monkeypatch
+):
+    """96, 64 and 32 of 70 chains; and no clusters where the weights leave no room beside what the kernel has itself."""
     rng = np.random.default_rng(6)
     parameters = [CupyArray(p) for p in machine(rng, 200, 150)]
     v = CupyArray((rng.random((70, 200)) < 0.5).astype(np.uint8))
@@ -179,8 +182,11 @@ def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(precision, 
     )  # 4 fragments of 7 and of 5 words of units
     a_set = 32 * (7 + 5) * 4
     usual, launches = None, []
+    own = test_cuda.STATIC_SHARED if static else 0
+    if static:
+        test_cuda.emulate_on_device_1(monkeypatch)
     for shared in (227 << 10, weights + 2 * a_set, weights + a_set, weights + a_set - 16):
-        test_cuda.emulate(monkeypatch, 8, shared)
+        test_cuda.emulate(monkeypatch, 8, shared + own)
         found = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision=precision).get()
         usual = found if usual is None else usual
         assert np.array_equal(found, usual)

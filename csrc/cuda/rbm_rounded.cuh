@@ -23,7 +23,9 @@ struct ClusterPlan {
   double cycles = 0;       // of a step of all chains
 };
 constexpr int most_cluster_chains = 128;
-ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits);
+// For so many that run at once.
+template <class Precision>
+ClusterPlan cluster_plan(const rbm::GibbsChain& op, const RoundedMachine& m, std::int64_t clusters);
 template <class Precision>
 void run_in_clusters(const rbm::GibbsChain& op, const RoundedMachine& m, const ClusterPlan& plan);
 

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "gencore/cuda.h"
 #include "gencore/error.h"
@@ -98,13 +99,39 @@ Clusters clusters_of(bool device_has_them) {
 Limits limits_of(const char* op, Device device) {
   const CurrentDevice current(op, device.index);
   const int index = current_device(op);
-  int multiprocessors = 0, shared = 0, clusters = 0;
+  int multiprocessors = 0, clusters = 0;
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index));
+  check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
+  return {multiprocessors, clusters_of(clusters != 0)};
+}
+
+std::size_t most_shared(const char* op, Device device, const void* kernel) {
+  struct Known {
+    int own = 0;       // static
+    int allowed = -1;  // what was asked for last
+  };
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, Known> kernels;  // by device
+  const CurrentDevice current(op, device.index);
+  const int index = current_device(op);
+  int shared = 0;
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
-  check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
-  return {multiprocessors, static_cast<std::size_t>(shared), clusters_of(clusters != 0)};
+  const std::lock_guard<std::mutex> lock(mutex);
+  Known& known = kernels[{index, kernel}];
+  if (known.allowed < 0) {
+    cudaFuncAttributes attributes = {};
+    check_cuda(op, "asking about the kernel", cudaFuncGetAttributes(&attributes, kernel));
+    known.own = static_cast<int>(attributes.sharedSizeBytes);
+  }
+  const int most = shared > known.own ? shared - known.own : 0;
+  if (known.allowed != most) {
+    check_cuda(op, "asking for shared memory",
+               cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
+    known.allowed = most;
+  }
+  return static_cast<std::size_t>(most);
 }
 
 DeviceScratch::DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes)
