@@ -195,6 +195,36 @@ def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(
 
 
 @pytest.mark.parametrize(
+    ("at_once", "launches"), [(None, (8, 2)), (4, (8, 3)), (2, (8, 2)), (1, (8, 1)), (0, (1, 3))]
+)
+def test_clusters_are_as_many_as_run_at_once(at_once, launches, emulation, monkeypatch):
+    """40 chains: 16 to a cluster where four run, 32 where two do, 64 where one does; in blocks where none does."""
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(6), 200, 150)]
+    v = CupyArray((np.random.default_rng(7).random((40, 200)) < 0.5).astype(np.uint8))
+    test_cuda.emulate(monkeypatch, 16)
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "0")
+    of_blocks = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision="bf16").get()
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "1")
+    if at_once is not None:
+        monkeypatch.setenv("GENCORE_EMULATION_CLUSTERS", str(at_once))
+    found = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision="bf16").get()
+    assert np.array_equal(found, of_blocks)
+    assert (emulation.emulation_launch_cluster(), emulation.emulation_launch_clusters()) == launches
+
+
+@pytest.mark.parametrize(("at_once", "cluster"), [(4, 8), (3, 8), (1, 1), (0, 1)])
+def test_few_clusters_at_once_are_slower_than_blocks(at_once, cluster, emulation, monkeypatch):
+    """512 chains of 784x500 on a quarter of an H100: four or six rounds of 128 chains, or one of blocks of 16."""
+    test_cuda.emulate(monkeypatch, 32)
+    monkeypatch.setenv("GENCORE_EMULATION_CLUSTERS", str(at_once))
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(0), 784, 500)]
+    v = CupyArray(np.ones((512, 784), np.uint8))
+    out = kernels.gibbs_chain(*parameters, v, steps=0, key=1, precision="bf16")
+    assert np.array_equal(out.get(), v.get())
+    assert emulation.emulation_launch_cluster() == cluster
+
+
+@pytest.mark.parametrize(
     ("chains", "precision", "cluster"),
     [(1, "bf16", 8), (128, "bf16", 8), (256, "bf16", 8), (64 * 13, "bf16", 1), (1, "tf32", 1)],
 )

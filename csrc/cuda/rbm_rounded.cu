@@ -110,8 +110,8 @@ void run_rounded(const GibbsChain& op) {
   };
   ClusterPlan in_clusters;
   if (limits.clusters != Clusters::never) {
-    const int multiprocessors = limits.multiprocessors;
-    in_clusters = cluster_plan<Precision>(op, m, multiprocessors < cluster_blocks ? 1 : multiprocessors / cluster_blocks);
+    in_clusters = cluster_plan<Precision>(op, m, ceil_div(limits.multiprocessors, cluster_blocks));  // at best
+    if (chosen(in_clusters)) in_clusters = cluster_plan<Precision>(op, m, clusters_of_chains<Precision>(op));
   }
   if (chosen(in_clusters)) {
     run_in_clusters<Precision>(op, m, in_clusters);
