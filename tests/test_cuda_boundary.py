@@ -18,6 +18,7 @@ from cases import CASES
 from cuda_emulation import DeviceArray
 from test_cuda import matrix
 
+import gencore as gc
 from gencore import _core, _cuda_support, _info
 from gencore.kernels import _arrays, autoregressive, sample
 
@@ -234,6 +235,17 @@ def test_static_shared_memory_counts(name, emulation, monkeypatch):
     test_cuda.emulate_on_device_1(monkeypatch)
     for size, expected in zip(sizes, usual, strict=True):
         test_cuda.test_cases.same_bits(case.run_size(size), expected, name)
+
+
+def test_scratch_memory_is_given_back(emulation):
+    """`gencore.release_scratch` empties the pools of devices, which otherwise keep what calls have used."""
+    emulation.emulation_pools_hold.restype = ctypes.c_size_t
+    case = test_cuda.on_device(CASES["rbm.gibbs_chain"])
+    for _ in range(2):
+        case.run_size(case.sizes[-1])
+        assert emulation.emulation_pools_hold() > 0
+        gc.release_scratch()
+        assert emulation.emulation_pools_hold() == 0
 
 
 WITHOUT = """

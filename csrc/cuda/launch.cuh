@@ -120,7 +120,8 @@ struct Limits {
 Limits limits_of(const char* op, Device device);  // runtime.cu
 
 // Memory of one call on its device, from a pool of ours, in the order of the op's stream: neither taking nor returning it
-// waits for anything, and a stream may be captured into a graph meanwhile. What is returned stays for the next call.
+// waits for anything, and a stream may be captured into a graph meanwhile. What is returned stays for the next call,
+// until release_scratch().
 class DeviceScratch {
  public:
   template <class Op>

@@ -27,6 +27,24 @@ int device_of(const void* data) {
   return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
 }
 
+// The devices' memory pools (pool_of).
+struct Pools {
+  std::mutex mutex;
+  std::map<int, cudaMemPool_t> by_device;
+};
+Pools& pools() {
+  static Pools* const all = new Pools;  // never destroyed: kernels may run while statics die
+  return *all;
+}
+
+void release() {
+  Pools& known = pools();
+  const std::lock_guard<std::mutex> lock(known.mutex);
+  for (const auto& [device, pool] : known.by_device) {
+    check_cuda("gencore.release_scratch", "giving back the memory of a pool", cudaMemPoolTrimTo(pool, 0));
+  }
+}
+
 runtime::Table build_table() {
   runtime::Table table;
   fill_sample(table);
@@ -52,6 +70,7 @@ runtime::Table build_table() {
   fill_recurrent(table);
   fill_recurrent_vjp(table);
   table.device_of = device_of;
+  table.release = release;
   return table;
 }
 
@@ -66,14 +85,14 @@ int current_device(const char* op) {
   return device;
 }
 
-// The current device's pool, which keeps what it has. The default pool would hand all of it back at every wait.
+// The current device's pool, which keeps what it has until release() is called. The default pool would hand all of it back
+// at every wait.
 cudaMemPool_t pool_of(const char* op) {
-  static std::mutex mutex;
-  static std::map<int, cudaMemPool_t> pools;
   const int device = current_device(op);
-  const std::lock_guard<std::mutex> lock(mutex);
-  const auto known = pools.find(device);
-  if (known != pools.end()) return known->second;
+  Pools& known = pools();
+  const std::lock_guard<std::mutex> lock(known.mutex);
+  const auto found = known.by_device.find(device);
+  if (found != known.by_device.end()) return found->second;
   cudaMemPoolProps properties = {};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, device};
@@ -81,7 +100,7 @@ cudaMemPool_t pool_of(const char* op) {
   check_cuda(op, "making a memory pool", cudaMemPoolCreate(&pool, &properties));
   unsigned long long all = ~0ull;
   check_cuda(op, "keeping the memory of a pool", cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
-  return pools[device] = pool;
+  return known.by_device[device] = pool;
 }
 
 Clusters clusters_of(bool device_has_them) {
