@@ -151,6 +151,7 @@ struct SingleChain {
 
   __device__ static void put(const Side& side, std::int64_t first, unsigned bits) {
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+    __syncwarp();  // all lanes have read what the words held; a ballot orders no memory
 #pragma unroll
     for (int c = 0; c < lane_units; ++c) {
       const unsigned word = __ballot_sync(all_lanes, (bits >> c & 1u) != 0);
