@@ -348,7 +348,7 @@ def test_device_chains_are_stationary(precision, way, device):
 @pytest.mark.gpu
 @every_way
 @every_precision
-@pytest.mark.parametrize("i", range(len(CASE.sizes)))
+@pytest.mark.parametrize("i", range(0, len(CASE.sizes), test_cuda.EVERY))
 def test_device_chains_of_the_grid(i, precision, way, device):
     """Small machines: ties are rare, so that all but a few rows are the CPU's."""
     _, put, get = device
