@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gpu_rbm import Work, graph_of, main
+from gpu_rbm import Call, Later, Work, graph_of, main
 from gpu_recurrent import Results, theirs_of
 from peers.pixels import torch_model, torch_params
 
@@ -67,9 +68,10 @@ def step(device: str) -> Work:
         return theirs_of(lambda: function(x), params, each)
 
     eager = theirs(log_prob)
-    candidates: dict[str, Callable[[], object]] = {"gencore": ours, "eager": eager}
+    candidates: dict[str, Call | Later] = {"gencore": ours, "eager": eager}
     if device != "cpu":
-        candidates |= {"compile": theirs(torch.compile(log_prob)), "graph": graph_of(eager, device) or eager}
+        candidates["compile"] = Later(lambda: theirs(torch.compile(log_prob)))
+        candidates["graph"] = Later(lambda: graph_of(eager))
 
     def size(results: Results) -> float:
         """Log-probability, and the sizes of all gradients."""
@@ -106,10 +108,9 @@ def samples(n: int, device: str) -> Work:
         return call
 
     one_row = rows(1)
-    candidates: dict[str, Callable[[], object]] = {"gencore": ours, f"eager/{height}": one_row}
-    graph = graph_of(one_row, device)
-    if graph is not None:
-        candidates[f"graph/{height}"] = graph
+    candidates: dict[str, Call | Later] = {"gencore": ours, f"eager/{height}": one_row}
+    if device != "cpu":
+        candidates[f"graph/{height}"] = Later(lambda: graph_of(one_row))
     return Work(
         f"PixelCNN, {n} samples", n, "image", candidates, flops=SAMPLE.cost(p).flops * n / len(images),
         results={"gencore": lambda: ours().double().mean(), "eager": lambda: rows(height)().double().mean()},
@@ -117,10 +118,10 @@ def samples(n: int, device: str) -> Work:
     )  # fmt: skip
 
 
-def all_works(device: str) -> list[Work]:
+def all_works(device: str) -> list[partial[Work]]:
     if device == "cpu":
-        return [step(device), samples(3, device)]
-    return [step(device), samples(16, device), samples(132, device), samples(1056, device)]
+        return [partial(step, device), partial(samples, 3, device)]
+    return [partial(step, device), *(partial(samples, n, device) for n in (16, 132, 1056))]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gpu_sample import copy_bandwidth, machine, timed
+from gpu_sample import copy_bandwidth, failure, machine, timed
 
 from gencore.kernels import dense, optim, rbm
 
@@ -34,6 +35,16 @@ N_VISIBLE, N_HIDDEN = 784, 500
 DENSITY = 0.13  # of MNIST's pixels
 KEY = 7
 Call = Callable[[], object]
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+)  # else JAX takes the memory that the others need
+
+
+@dataclass
+class Later:
+    """A candidate that is made when its turn comes: compiling and capturing may fail."""
+
+    make: Callable[[], Call]
 
 
 @dataclass
@@ -43,7 +54,7 @@ class Work:
     name: str
     units: float
     per: str
-    candidates: dict[str, Call]
+    candidates: dict[str, Call | Later]
     flops: float = 0.0
     moved: float = 0.0
     results: dict[str, Callable[[], Any]] = field(
@@ -70,10 +81,8 @@ def draw(mean: torch.Tensor) -> torch.Tensor:
     return (torch.rand_like(mean) < mean).float()
 
 
-def graph_of(call: Call, device: str) -> Call | None:
+def graph_of(call: Call) -> Call:
     """Replay what `call` queues; its results lie where the captured ones did."""
-    if device == "cpu":
-        return None
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -88,14 +97,12 @@ def graph_of(call: Call, device: str) -> Call | None:
 
 def with_peers(
     ours: Call, eager: Call, step: Callable[..., Any], loop: Callable[[Any], Call], device: str
-) -> dict[str, Call]:
-    """Ours, PyTorch's three ways, each of which is made only where it can be. `loop` runs a step as often as needed."""
-    candidates: dict[str, Call] = {"gencore": ours, "eager": eager}
+) -> dict[str, Call | Later]:
+    """Ours, and PyTorch's three ways, of which a CPU has one. `loop` runs a step as often as needed."""
+    candidates: dict[str, Call | Later] = {"gencore": ours, "eager": eager}
     if device != "cpu":
-        candidates["compile"] = loop(torch.compile(step))
-        graph = graph_of(eager, device)
-        if graph is not None:
-            candidates["graph"] = graph
+        candidates["compile"] = Later(lambda: loop(torch.compile(step)))
+        candidates["graph"] = Later(lambda: graph_of(eager))
     return candidates
 
 
@@ -137,9 +144,8 @@ def gibbs(chains: int, steps: int, device: str, precision: str = "float32") -> W
         candidates |= {
             f"in {name}": in_clusters(wanted, ours) for name, wanted in (("blocks", "0"), ("clusters", "1"))
         }
-    jax_call = jax_gibbs(w, b, c, v, steps)
-    if jax_call is not None:
-        candidates["jax"] = jax_call
+    if device != "cpu":
+        candidates["jax"] = Later(lambda: jax_gibbs(w, b, c, v, steps))
     updates = chains * steps * (N_VISIBLE + N_HIDDEN)
     return Work(
         f"gibbs {N_VISIBLE}x{N_HIDDEN}, {chains} chains, {steps} steps, {precision}", updates, "unit update",
@@ -163,16 +169,13 @@ def in_clusters(wanted: str, call: Call) -> Call:
     return run
 
 
-def jax_gibbs(w: Any, b: Any, c: Any, v: Any, steps: int) -> Call | None:
-    """The chain as one compiled loop; None without JAX on a GPU."""
-    try:
-        import jax
-        import jax.numpy as jnp
+def jax_gibbs(w: Any, b: Any, c: Any, v: Any, steps: int) -> Call:
+    """The chain as one compiled loop."""
+    import jax
+    import jax.numpy as jnp
 
-        if jax.default_backend() != "gpu":
-            return None
-    except (ImportError, RuntimeError):
-        return None
+    if jax.default_backend() != "gpu":
+        raise RuntimeError("JAX has no GPU here")
     w, b, c, v = (jnp.asarray(x.cpu().numpy(), jnp.float32) for x in (w, b, c, v))
 
     @jax.jit
@@ -259,9 +262,9 @@ def ais(runs: int, temperatures: int, device: str) -> Work:
         return run
 
     eager = loop(path, 10)
-    candidates: dict[str, Call] = {"gencore": ours, "eager/10": eager}
+    candidates: dict[str, Call | Later] = {"gencore": ours, "eager/10": eager}
     if device != "cpu":
-        candidates["compile/10"] = loop(torch.compile(path), 10)
+        candidates["compile/10"] = Later(lambda: loop(torch.compile(path), 10))
     whole = loop(path, 1)
 
     def log_mean(x: Any) -> torch.Tensor:
@@ -317,18 +320,20 @@ def adam(device: str) -> Work:
     )
 
 
-def all_works(device: str) -> list[Work]:
+def all_works(device: str) -> list[partial[Work]]:
+    """What makes each of them: their arrays are there one after the other."""
     if device == "cpu":
         return [
-            gibbs(400, 20, device),
-            cd(400, device),
-            ais(100, 50, device),
-            layer(100, device),
-            adam(device),
-        ]
+            partial(gibbs, 400, 20, device), partial(cd, 400, device), partial(ais, 100, 50, device),
+            partial(layer, 100, device), partial(adam, device),
+        ]  # fmt: skip
     return [
-        *(gibbs(chains, 20, device, p) for chains in (4096, 2048, 256, 16) for p in ("float32", "tf32", "bf16")),
-        cd(128, device), ais(100, 14_500, device), layer(4096, device), adam(device),
+        *(
+            partial(gibbs, chains, 20, device, precision)
+            for chains in (4096, 2048, 256, 16) for precision in ("float32", "tf32", "bf16")
+        ),
+        partial(cd, 128, device), partial(ais, 100, 14_500, device), partial(layer, 4096, device),
+        partial(adam, device),
     ]  # fmt: skip
 
 
@@ -356,13 +361,16 @@ def measure(work: Work, limits: dict[str, float]) -> dict[str, Any]:
     row: dict[str, Any] = {"work": work.name, "units": work.units, "per": work.per}
     same_results(work)
     usable = {}
-    for name, call in work.candidates.items():
+    for name, candidate in work.candidates.items():
         try:
+            call = candidate.make() if isinstance(candidate, Later) else candidate
             call()
             torch.cuda.synchronize()
             usable[name] = call
         except Exception as error:  # what a compiler may say has no end
-            row[f"{name}_absent"] = f"{type(error).__name__}: {error}"[:300]
+            row[f"{name}_absent"] = failure(error)
+    if "gencore" not in usable:
+        raise RuntimeError(row["gencore_absent"])
     for name, seconds in timed(usable).items():
         low, median, high = statistics.quantiles(seconds, n=4)
         row[name] = {"min": min(seconds), "quartiles": [low, median, high]}
@@ -380,17 +388,22 @@ def measure(work: Work, limits: dict[str, float]) -> dict[str, Any]:
     return row
 
 
-def main(all_works: Callable[[str], list[Work]], doc: str, out: str) -> None:
+def shown(make: partial[Work]) -> str:
+    return f"{make.func.__name__}({', '.join(map(repr, make.args))})"
+
+
+def main(all_works: Callable[[str], list[partial[Work]]], doc: str, out: str) -> None:
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(out), help="where the record goes")
     parser.add_argument("--rehearse", action="store_true", help="check the works on the CPU; time nothing")
     parser.add_argument("results", nargs="*", metavar="NAME=RESULT", help="goes into the record")
     options = parser.parse_args()
     if options.rehearse:
-        for work in all_works("cpu"):
+        for make in all_works("cpu"):
+            work = make()
             same_results(work)
-            for call in work.candidates.values():
-                call()
+            for candidate in work.candidates.values():
+                (candidate.make() if isinstance(candidate, Later) else candidate)()
             print(f"{work.name:<44} {', '.join(work.candidates)}: results agree")
         return
     limits = {"copy": copy_bandwidth(1 << 26)}
@@ -400,20 +413,32 @@ def main(all_works: Callable[[str], list[Work]], doc: str, out: str) -> None:
     print(
         f"{record['machine']['device']}: copies at {limits['copy'] / 1e12:.2f} TB/s, products at "
         f"{limits['float32'] / 1e12:.0f} (float32), {limits['tf32'] / 1e12:.0f} (TF32) and "
-        f"{limits['bf16'] / 1e12:.0f} (bfloat16) TFLOP/s"
+        f"{limits['bf16'] / 1e12:.0f} (bfloat16) TFLOP/s",
+        flush=True,
     )
-    begin = time.perf_counter()
-    for work in all_works("cuda"):
-        row = measure(work, limits)
+    begin, failed = time.perf_counter(), False
+    for make in all_works("cuda"):
+        try:
+            work = make()
+            row = measure(work, limits)
+        except Exception as error:  # one work that fails is no reason to lose the others
+            row = {"work": shown(make), "failed": failure(error)}
         record["works"].append(row)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
+        if "failed" in row:
+            failed = True
+            print(f"{row['work']:<46} {row['failed']}", flush=True)
+            continue
         share = row.get(f"of_{work.precision}_products", row.get("of_copy_bandwidth", 0.0))
         ratios = "  ".join(f"{ratio:.1f} x {name}" for name, ratio in row["ratios"].items())
         print(
             f"{work.name:<46} {row['gencore']['min'] * 1e6:10.0f} us  {row['units_per_ns']:8.3g} {work.per}s/ns  "
-            f"{share:.0%} of the limit  {ratios}"
+            f"{share:.0%} of the limit  {ratios}",
+            flush=True,
         )
     print(f"{options.out}, {time.perf_counter() - begin:.0f} s")
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gpu_rbm import Work, graph_of, main
+from gpu_rbm import Call, Later, Work, graph_of, main
 from peers.recurrent import diagonal_states
 
 from gencore import _core
@@ -136,10 +137,9 @@ def diagonal_bilstm(n: int, side: int, channels: int, units: int, device: str) -
         return found
 
     eager = theirs_of(states, leaves, grad)
-    candidates: dict[str, Callable[[], object]] = {"gencore": ours, "eager": eager}
-    graph = graph_of(eager, device)
-    if graph is not None:
-        candidates["graph"] = graph
+    candidates: dict[str, Call | Later] = {"gencore": ours, "eager": eager}
+    if device != "cpu":
+        candidates["graph"] = Later(lambda: graph_of(eager))
     return Work(
         f"Diagonal BiLSTM, {n} x {side} x {side}, {channels}-{units}", n * side * side, "pixel", candidates,
         flops=6.0 * n * side * side * 8 * units * (channels + 2 * units),
@@ -147,14 +147,15 @@ def diagonal_bilstm(n: int, side: int, channels: int, units: int, device: str) -
     )  # fmt: skip
 
 
-def all_works(device: str) -> list[Work]:
+def all_works(device: str) -> list[partial[Work]]:
     if device == "cpu":
-        return [lstm(5, 4, 3, 7, device), diagonal_bilstm(2, 5, 6, 4, device)]
+        return [partial(lstm, 5, 4, 3, 7, device), partial(diagonal_bilstm, 2, 5, 6, 4, device)]
+    sequences = ((64, 28, 64, 64), (64, 28, 64, 256), (2048, 28, 64, 256), (64, 28, 512, 512))
+    images = ((16, 28, 64, 32), (128, 28, 64, 32), (16, 32, 256, 128))
     return [
-        lstm(64, 28, 64, 64, device), lstm(64, 28, 64, 256, device), lstm(2048, 28, 64, 256, device),
-        lstm(64, 28, 512, 512, device), diagonal_bilstm(16, 28, 64, 32, device),
-        diagonal_bilstm(128, 28, 64, 32, device), diagonal_bilstm(16, 32, 256, 128, device),
-    ]  # fmt: skip
+        *(partial(lstm, *sizes, device) for sizes in sequences),
+        *(partial(diagonal_bilstm, *sizes, device) for sizes in images),
+    ]
 
 
 if __name__ == "__main__":

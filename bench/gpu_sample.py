@@ -224,6 +224,10 @@ def philox_rate() -> float:
     return torch.cuda.get_device_properties(0).multi_processor_count * megahertz * 1e6 * 64 / 60
 
 
+def failure(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
 def measure(work: Work, bandwidth: float) -> dict[str, Any]:
     same_moments(work)
     candidates = {"gencore": work.ours, "torch": work.peer}
@@ -233,27 +237,34 @@ def measure(work: Work, bandwidth: float) -> dict[str, Any]:
         compiled()
         candidates["compile"] = compiled
     except Exception as error:  # what a compiler may say has no end
-        row["compile_absent"] = f"{type(error).__name__}: {error}"[:300]
+        row["compile_absent"] = failure(error)
     for name, seconds in timed(candidates).items():
         low, median, high = statistics.quantiles(seconds, n=4)
         row[name] = {"min": min(seconds), "quartiles": [low, median, high]}
     best = row["gencore"]["min"]
     row["of_copy_bandwidth"] = work.moved / best / bandwidth
     if work.blocks:
-        row["of_philox"] = work.blocks / best / philox_rate()
+        try:
+            row["of_philox"] = work.blocks / best / philox_rate()
+        except (OSError, subprocess.CalledProcessError, ValueError) as error:  # nvidia-smi may not say
+            row["of_philox_absent"] = failure(error)
     row["ratio_to_best_peer"] = min(row[name]["min"] for name in candidates if name != "gencore") / best
     return row
 
 
 def machine() -> dict[str, Any]:
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    git = ["git", "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is none
+        commit = ""
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "cuda": _cuda_support.describe(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "commit": git.stdout.strip(),
+        "commit": commit,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -274,17 +285,28 @@ def main() -> None:
     record = {"machine": machine(), "tests": dict(r.split("=", 1) for r in options.results)}
     record["copy_bandwidth"], record["works"] = bandwidth, []
     print(f"{record['machine']['device']}: copies at {bandwidth / 1e12:.2f} TB/s")
+    failed = False
     for work in all_works(options.elements, "cuda"):
-        row = measure(work, bandwidth)
+        try:
+            row = measure(work, bandwidth)
+        except Exception as error:  # one work that fails is no reason to lose the others
+            row = {"work": work.name, "shape": work.shape, "failed": failure(error)}
         record["works"].append(row)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
+        if "failed" in row:
+            failed = True
+            print(f"{work.name:<22} {work.shape!s:<16} {row['failed']}", flush=True)
+            continue
         peers = "  ".join(f"{p} {row[p]['min'] * 1e6:.0f} us" for p in ("torch", "compile") if p in row)
         philox = f"{row['of_philox']:.0%} of Philox  " if "of_philox" in row else ""
         print(
             f"{work.name:<22} {work.shape!s:<16} {row['gencore']['min'] * 1e6:8.0f} us  "
-            f"{row['of_copy_bandwidth']:.0%} of copy bandwidth  {philox}{row['ratio_to_best_peer']:.2f} x  ({peers})"
+            f"{row['of_copy_bandwidth']:.0%} of copy bandwidth  {philox}{row['ratio_to_best_peer']:.2f} x  ({peers})",
+            flush=True,
         )
     print(options.out)
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ def describe() -> str:
 def stream_of(array: Any, interface_stream: int | None) -> int:
     """The stream on which an op on `array` is queued, as a number for CUDA.
 
-    PyTorch's current stream for its tensors, else CuPy's current stream where CuPy is imported, else the stream that
-    the array's interface names, else the legacy default stream.
+    The current stream of the array's device for PyTorch's tensors and CuPy's arrays; for arrays of other packages the
+    stream that their interface names, else the legacy default stream.
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
         return int(torch.cuda.current_stream(array.device).cuda_stream)
     cupy = sys.modules.get("cupy")
-    if cupy is not None:
-        return int(cupy.cuda.get_current_stream().ptr)
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return int(cupy.cuda.get_current_stream(array.device.id).ptr)
     return interface_stream or 0

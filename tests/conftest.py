@@ -40,9 +40,9 @@ def torch():
     return pytest.importorskip("torch", reason="torch is not installed")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def emulation():
-    """The emulated kernels serve arrays on CUDA devices."""
+    """The emulated kernels serve arrays on CUDA devices; afterwards those of a real one, where there is one."""
     module = cuda_emulation.module()
     if isinstance(module, str):
         pytest.skip(f"no CUDA emulation: {module}")

@@ -7,6 +7,18 @@ from typing import Any
 import numpy as np
 
 
+class Device:
+    """The one that there is; as CuPy's, it can be made the current one."""
+
+    id = 0
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """Wraps an array as a device would hold it.
 
@@ -28,8 +40,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__" or any(not known(x) for x in inputs):
+        if method not in ("__call__", "at") or any(not known(x) for x in inputs):  # a tuple as an index, say
             return NotImplemented
+        if method == "at":
+            return ufunc.at(*map(on_host, inputs), **kwargs)
         out = kwargs.pop("out", None)
         if out is None:
             return on_device(ufunc(*map(on_host, inputs), **kwargs))
@@ -45,9 +59,6 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> Any:
         return self._host.copy()
-
-    def scatter_add(self, index: Any, values: Any) -> None:
-        np.add.at(self._host, on_host(index), on_host(values))
 
     def __getitem__(self, index: Any) -> DeviceArray:
         return DeviceArray(self._host[on_host(index)])
@@ -66,6 +77,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __bool__(self) -> bool:
         return bool(self._host)
+
+    @property
+    def device(self) -> Device:
+        return Device()
 
     @property
     def base(self) -> Any:

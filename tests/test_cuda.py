@@ -58,6 +58,14 @@ def emulate(monkeypatch, multiprocessors, shared=None, order="ascending"):
         monkeypatch.setenv("GENCORE_EMULATION_SHARED", str(shared))
 
 
+STATIC_SHARED = 20_000  # bytes that each kernel has on the second emulated device
+
+
+def emulate_on_device_1(monkeypatch):
+    """All arrays lie there."""
+    monkeypatch.setenv("GENCORE_EMULATION_DEVICE_1", f"0:{2**64 - 1}")
+
+
 class OnDevice(Case):
     """A row of the grid whose arrays are on the emulated device."""
 
@@ -407,9 +415,8 @@ def test_emulation_refuses_a_launch_that_no_device_takes(kind, misuse):
 # --- a real device --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["cupy", "torch"])
-def device(request):
-    """Arrays on a real device, by the package that makes them: (to the device, back, current stream)."""
+def need_device():
+    """A real one, whose kernels serve from now on."""
     text = _cuda_support.describe()
     if not text.startswith("toolkit"):
         pytest.skip(f"CUDA kernels: {text}")
@@ -417,8 +424,14 @@ def device(request):
 
     if _cuda.device_count() == 0:
         pytest.skip(f"CUDA: {text}")
-    package = pytest.importorskip(request.param)
     _cuda_support.load()
+
+
+@pytest.fixture(params=["cupy", "torch"])
+def device(request):
+    """Arrays on a real device, by the package that makes them: (to the device, back, current stream)."""
+    need_device()
+    package = pytest.importorskip(request.param)
     if request.param == "cupy":
         return package, package.asarray, package.asnumpy
     return package, lambda a: package.from_numpy(np.array(a)).cuda(), lambda t: t.cpu().numpy()

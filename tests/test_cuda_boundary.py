@@ -1,4 +1,4 @@
-"""The way of a device array to its kernel: which devices, strides and streams there are, and what is refused."""
+"""The way of a device array to its kernel: which devices, strides, streams and memory; and what is refused."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import os
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import cuda_emulation
 import numpy as np
 import pytest
+import test_cuda
 from build_tree import loaded_library
+from cases import CASES
 from cuda_emulation import DeviceArray
 from test_cuda import matrix
 
+import gencore as gc
 from gencore import _core, _cuda_support, _info
-from gencore.kernels import sample
+from gencore.kernels import _arrays, autoregressive, sample
 
 
 def test_cpu_and_device_do_not_mix(emulation):
@@ -38,10 +42,7 @@ def test_variates_beside_an_array(emulation, monkeypatch):
     monkeypatch.setitem(
         sys.modules,
         "cupy",
-        types.SimpleNamespace(
-            empty=lambda *a: DeviceArray(np.empty(*a)),
-            cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=0)),
-        ),
+        types.SimpleNamespace(empty=lambda *a: DeviceArray(np.empty(*a)), ndarray=types.SimpleNamespace),
     )
     assert np.array_equal(sample.uniform(9, 3, device="cuda").host, sample.uniform(9, 3))
     monkeypatch.setitem(sys.modules, "cupy", None)
@@ -123,18 +124,24 @@ def test_the_stream_reaches_the_launch(emulation):
 
 
 def test_which_stream(monkeypatch):
-    """PyTorch's own for its tensors, then CuPy's current one, then the interface's, then the default."""
+    """PyTorch's and CuPy's current one on the array's device for their own, else the interface's, else the default."""
     array = DeviceArray(matrix())
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert _cuda_support.stream_of(array, None) == 0
     assert _cuda_support.stream_of(array, 7) == 7
 
+    class CupyArray:
+        device = types.SimpleNamespace(id=1)
+
+    of_devices = [types.SimpleNamespace(ptr=6), types.SimpleNamespace(ptr=8)]
     cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=8))
+        ndarray=CupyArray, cuda=types.SimpleNamespace(get_current_stream=of_devices.__getitem__)
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert _cuda_support.stream_of(array, 7) == 8
+    assert _cuda_support.stream_of(CupyArray(), 7) == 8
+    assert _cuda_support.stream_of(array, 7) == 7  # of another package
+    assert _cuda_support.stream_of(array, None) == 0
 
     class Tensor:
         device = "cuda:0"
@@ -145,7 +152,100 @@ def test_which_stream(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert _cuda_support.stream_of(Tensor(), None) == 9
-    assert _cuda_support.stream_of(array, None) == 8
+    assert _cuda_support.stream_of(CupyArray(), None) == 8
+    assert _cuda_support.stream_of(array, 7) == 7
+
+
+def test_outputs_are_made_on_the_device_of_the_array(emulation):
+    """As CuPy makes new arrays on its current device, so that is the array's meanwhile."""
+    current = [0]
+
+    class Device:
+        id = 1
+
+        def __enter__(self):
+            current.append(self.id)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    made = []
+
+    class Array(DeviceArray):
+        device = Device()
+
+        def __array_function__(self, function, *rest):
+            if function is not np.shape:
+                made.append((function.__name__, current[-1]))
+            return super().__array_function__(function, *rest)
+
+        def astype(self, dtype):
+            made.append(("astype", current[-1]))
+            return super().astype(dtype)
+
+    sample.bernoulli(Array(matrix()), 1)
+    _arrays.full(Array(matrix()), (2,), 1.0, np.float32)
+    _arrays.placed(Array(matrix()), [1.0], np.float32)
+    _arrays.cast(Array(matrix()), np.int64)
+    assert made == [(name, 1) for name in ("empty_like", "full_like", "asarray", "astype")]
+    assert current == [0]
+
+
+# --- shared and scratch memory --------------------------------------------------------------------------------
+
+MOST = 227 << 10  # bytes of a block
+UNITS = (7000, 9000)  # hidden ones, that a block of NADE has 8 bytes for: more than 48 KB
+
+
+def nade(hidden):
+    w, v = (DeviceArray(np.ones((3, hidden), np.float32)) for _ in range(2))
+    c, b = (DeviceArray(np.ones(n, np.float32)) for n in (hidden, 3))
+    return autoregressive.nade_sample(w, c, v, b, 2, key=1).host
+
+
+def test_kernels_may_always_have_the_most_shared_memory(emulation):
+    """Not what a launch needs, which another thread's launch of the same kernel would find too little."""
+    emulation.emulation_launch_allowed.restype = ctypes.c_size_t
+    for hidden in UNITS:
+        nade(hidden)
+        assert emulation.emulation_launch_allowed() == MOST
+
+
+def test_threads_launch_a_kernel_with_different_shared_memory(emulation):
+    calls = UNITS * 10
+    with ThreadPoolExecutor(4) as pool:
+        assert all(drawn.all() for drawn in pool.map(nade, calls))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "autoregressive.nade_log_prob", "autoregressive.nade_sample", "autoregressive.masked_sample",
+        "rbm.gibbs_chain", "rbm.ais", "rbm.cd_gradient", "conv.pixel_sample", "recurrent.lstm",
+        "recurrent.map_lstm", "recurrent.map_lstm_vjp",
+    ],
+)  # fmt: skip
+def test_static_shared_memory_counts(name, emulation, monkeypatch):
+    """What of a block's memory a kernel's own arrays take is not there for what it asks for."""
+    case = test_cuda.on_device(CASES[name])
+    sizes = case.sizes[12 % len(case.sizes)], case.sizes[-1]
+    usual = [case.run_size(size) for size in sizes]
+    room = 4000 if name == "conv.pixel_sample" else 100  # for its layers
+    test_cuda.emulate(monkeypatch, 4, test_cuda.STATIC_SHARED + room)
+    test_cuda.emulate_on_device_1(monkeypatch)
+    for size, expected in zip(sizes, usual, strict=True):
+        test_cuda.test_cases.same_bits(case.run_size(size), expected, name)
+
+
+def test_scratch_memory_is_given_back(emulation):
+    """`gencore.release_scratch` empties the pools of devices, which otherwise keep what calls have used."""
+    emulation.emulation_pools_hold.restype = ctypes.c_size_t
+    case = test_cuda.on_device(CASES["rbm.gibbs_chain"])
+    for _ in range(2):
+        case.run_size(case.sizes[-1])
+        assert emulation.emulation_pools_hold() > 0
+        gc.release_scratch()
+        assert emulation.emulation_pools_hold() == 0
 
 
 WITHOUT = """

@@ -168,8 +168,11 @@ def test_clusters_give_the_same_bits(n, n_visible, n_hidden, order, precision, e
 
 
 @every_precision
-def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(precision, emulation, monkeypatch):
-    """96, 64 and 32 of 70 chains; and no clusters where the weights leave no room."""
+@pytest.mark.parametrize("static", [False, True])
+def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(
+    static, precision, emulation, monkeypatch
+):
+    """96, 64 and 32 of 70 chains; and no clusters where the weights leave no room beside what the kernel has itself."""
     rng = np.random.default_rng(6)
     parameters = [CupyArray(p) for p in machine(rng, 200, 150)]
     v = CupyArray((rng.random((70, 200)) < 0.5).astype(np.uint8))
@@ -179,13 +182,46 @@ def test_fewer_chains_to_a_cluster_where_the_chip_has_room_for_fewer(precision, 
     )  # 4 fragments of 7 and of 5 words of units
     a_set = 32 * (7 + 5) * 4
     usual, launches = None, []
+    own = test_cuda.STATIC_SHARED if static else 0
+    if static:
+        test_cuda.emulate_on_device_1(monkeypatch)
     for shared in (227 << 10, weights + 2 * a_set, weights + a_set, weights + a_set - 16):
-        test_cuda.emulate(monkeypatch, 8, shared)
+        test_cuda.emulate(monkeypatch, 8, shared + own)
         found = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision=precision).get()
         usual = found if usual is None else usual
         assert np.array_equal(found, usual)
         launches.append((emulation.emulation_launch_cluster(), emulation.emulation_launch_clusters()))
     assert launches == [(8, 1), (8, 2), (8, 3), (1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "launches"), [(None, (8, 2)), (4, (8, 3)), (2, (8, 2)), (1, (8, 1)), (0, (1, 3))]
+)
+def test_clusters_are_as_many_as_run_at_once(at_once, launches, emulation, monkeypatch):
+    """40 chains: 16 to a cluster where four run, 32 where two do, 64 where one does; in blocks where none does."""
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(6), 200, 150)]
+    v = CupyArray((np.random.default_rng(7).random((40, 200)) < 0.5).astype(np.uint8))
+    test_cuda.emulate(monkeypatch, 16)
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "0")
+    of_blocks = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision="bf16").get()
+    monkeypatch.setenv("GENCORE_CUDA_CLUSTERS", "1")
+    if at_once is not None:
+        monkeypatch.setenv("GENCORE_EMULATION_CLUSTERS", str(at_once))
+    found = kernels.gibbs_chain(*parameters, v, steps=2, key=1, precision="bf16").get()
+    assert np.array_equal(found, of_blocks)
+    assert (emulation.emulation_launch_cluster(), emulation.emulation_launch_clusters()) == launches
+
+
+@pytest.mark.parametrize(("at_once", "cluster"), [(4, 8), (3, 8), (1, 1), (0, 1)])
+def test_few_clusters_at_once_are_slower_than_blocks(at_once, cluster, emulation, monkeypatch):
+    """512 chains of 784x500 on a quarter of an H100: four or six rounds of 128 chains, or one of blocks of 16."""
+    test_cuda.emulate(monkeypatch, 32)
+    monkeypatch.setenv("GENCORE_EMULATION_CLUSTERS", str(at_once))
+    parameters = [CupyArray(p) for p in machine(np.random.default_rng(0), 784, 500)]
+    v = CupyArray(np.ones((512, 784), np.uint8))
+    out = kernels.gibbs_chain(*parameters, v, steps=0, key=1, precision="bf16")
+    assert np.array_equal(out.get(), v.get())
+    assert emulation.emulation_launch_cluster() == cluster
 
 
 @pytest.mark.parametrize(
@@ -312,7 +348,7 @@ def test_device_chains_are_stationary(precision, way, device):
 @pytest.mark.gpu
 @every_way
 @every_precision
-@pytest.mark.parametrize("i", range(len(CASE.sizes)))
+@pytest.mark.parametrize("i", range(0, len(CASE.sizes), test_cuda.EVERY))
 def test_device_chains_of_the_grid(i, precision, way, device):
     """Small machines: ties are rare, so that all but a few rows are the CPU's."""
     _, put, get = device

@@ -1,8 +1,7 @@
-"""Variational autoencoders on an (emulated) device: they learn, judge and draw as on the CPU."""
+"""Variational autoencoders on an emulated device and, marked `gpu`, a real one: as on the CPU."""
 
 import numpy as np
 import pytest
-from device_array import DeviceArray
 from test_cuda_rbm import cupy
 
 import gencore as gc
@@ -69,8 +68,8 @@ def test_autoencoders_learn_and_draw_the_same_on_a_device(config, data, fit, cup
     if config.get("latent", "gaussian") == "gaussian":
         calls["manifold"] = lambda m, _: m.manifold(3)
     for name, call in calls.items():
-        found, expected = call(other, DeviceArray(data) if name != "interpolate" else data), call(back, data)
-        assert isinstance(found, DeviceArray), name
+        found, expected = call(other, cupy.asarray(data) if name != "interpolate" else data), call(back, data)
+        assert isinstance(found, cupy.ndarray), name
         assert found.dtype == expected.dtype, name
         assert np.allclose(found.get(), expected, rtol=1e-4, atol=1e-5), name
     for ours, theirs in zip(other.active_units(data), back.active_units(data), strict=True):
@@ -81,7 +80,7 @@ def test_training_resumes_on_a_device(cupy, tmp_path):
     """To the same bits, baselines and all; and data may lie there."""
     options = {"batch_size": 16, "progress": False, "estimator": "reinforce"}
     whole = vae().to("cuda")
-    whole.fit(DeviceArray(BITS), epochs=3, **options)
+    whole.fit(cupy.asarray(BITS), epochs=3, **options)
     path = tmp_path / "checkpoint.safetensors"
     vae().to("cuda").fit(BITS, epochs=2, checkpoint=path, **options)
     rest = vae().to("cuda")
@@ -93,6 +92,6 @@ def test_training_resumes_on_a_device(cupy, tmp_path):
 def test_pictures_of_what_lies_on_a_device(cupy, tmp_path):
     pytest.importorskip("matplotlib")
     images = (RNG.random((4, 9)) < 0.5).astype(np.uint8)
-    for name, data in (("host", images), ("device", DeviceArray(images))):
+    for name, data in (("host", images), ("device", cupy.asarray(images))):
         gc.plot.samples(data, tmp_path / f"{name}.png")
     assert (tmp_path / "host.png").read_bytes() == (tmp_path / "device.png").read_bytes()

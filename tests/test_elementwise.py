@@ -14,7 +14,7 @@ import pytest
 numba = pytest.importorskip("numba", reason="numba is not installed")
 
 import gencore as gc  # noqa: E402
-from gencore._elementwise import cpu, op  # noqa: E402
+from gencore._elementwise import cpu, cuda, op  # noqa: E402
 
 EPS = float(np.finfo(np.float32).eps)
 pytestmark = pytest.mark.peers
@@ -503,6 +503,17 @@ def test_the_cuda_path_in_the_simulator():
     )
     assert done.returncode == 0, done.stderr
     assert "launches" in done.stdout
+
+
+@pytest.mark.parametrize("n", [1, 33, 4096, 4097, 10_000, 32_768, 32_769, 10**6, 10**9])
+def test_blocks_are_never_so_few_that_numba_warns(n):
+    """Whole warps, as many as there are elements but for the most that are launched."""
+    blocks, threads = cuda.grid(n)
+    assert 128 <= blocks <= cuda.MOST_BLOCKS
+    assert threads % 32 == 0
+    assert threads <= 256
+    assert blocks * threads >= min(n, cuda.MOST_BLOCKS * 256)
+    assert blocks == 128 or (blocks - 1) * threads < n
 
 
 @pytest.mark.gpu

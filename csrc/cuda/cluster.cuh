@@ -8,6 +8,21 @@ namespace gencore::cuda {
 
 constexpr int cluster_blocks = 8;  // as many as every device with clusters takes
 
+// How many clusters of this kernel run at once where each block has a multiprocessor to itself, as one that takes `shared`
+// bytes, almost all that there are, does. The multiprocessors of a cluster are neighbours, so that some may be left over;
+// 0: none runs, on a part of a device for instance.
+template <class Op, class... Parameters>
+int clusters_at_once(const Op& op, int threads, std::size_t shared, void (*kernel)(Parameters...)) {
+  const CurrentDevice current(Op::name, op.device.index);
+  const LaunchConfig one(1, cluster_blocks, threads, shared, op.stream);
+  int count = 0;
+  if (cudaOccupancyMaxActiveClusters(&count, reinterpret_cast<const void*>(kernel), &one.config) == cudaSuccess) {
+    return count;
+  }
+  cudaGetLastError();  // or the next call would report it
+  return 0;
+}
+
 #if !defined(__CUDACC__)
 
 // Waits for all threads of the cluster, which then see what any of them has written.

@@ -43,7 +43,35 @@ class CurrentDevice {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-constexpr std::size_t static_shared_bytes = 48 << 10;  // of a block's shared memory, what is had without asking
+// How much dynamic shared memory a block of this kernel may have, beside the kernel's static; launches may ask for so much
+// from then on. What they may ask for is state of the kernel, which another thread may be launching: it is the same
+// number every time.
+std::size_t most_shared(const char* op, Device device, const void* kernel);  // runtime.cu
+template <class Op, class... Parameters>
+std::size_t most_shared(const Op& op, void (*kernel)(Parameters...)) {
+  return most_shared(Op::name, op.device, reinterpret_cast<const void*>(kernel));
+}
+
+// Clusters of `size` blocks of `threads` threads, with `shared` bytes of dynamic shared memory each, as the runtime takes it.
+struct LaunchConfig {
+  cudaLaunchConfig_t config = {};
+
+  LaunchConfig(std::int64_t clusters, int size, int threads, std::size_t shared, void* stream) {
+    of_clusters_.id = cudaLaunchAttributeClusterDimension;
+    of_clusters_.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
+    config.gridDim = dim3(static_cast<unsigned>(clusters * size));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = shared;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &of_clusters_;
+    config.numAttrs = size == 1 ? 0 : 1;
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+
+ private:
+  cudaLaunchAttribute of_clusters_ = {};
+};
 
 // kernel(arguments...) on `clusters` clusters of `size` blocks of `threads` threads, with `shared` bytes of dynamic shared
 // memory each.
@@ -52,22 +80,9 @@ void launch_clusters(const Op& op, std::int64_t clusters, int size, int threads,
                      void (*kernel)(Parameters...), const Arguments&... arguments) {
   if (clusters == 0) return;
   const CurrentDevice current(Op::name, op.device.index);
-  if (shared > static_shared_bytes) {
-    check_cuda(Op::name, "asking for shared memory",
-               cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared)));
-  }
-  cudaLaunchAttribute of_clusters = {};
-  of_clusters.id = cudaLaunchAttributeClusterDimension;
-  of_clusters.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * size));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared;
-  config.stream = static_cast<cudaStream_t>(op.stream);
-  config.attrs = &of_clusters;
-  config.numAttrs = size == 1 ? 0 : 1;
-  check_cuda(Op::name, "launching the kernel", cudaLaunchKernelEx(&config, kernel, arguments...));
+  if (shared > 0) most_shared(op, kernel);  // allows more than 48 KB
+  const LaunchConfig launch(clusters, size, threads, shared, op.stream);
+  check_cuda(Op::name, "launching the kernel", cudaLaunchKernelEx(&launch.config, kernel, arguments...));
 }
 
 // The same on blocks that know nothing of each other.
@@ -100,13 +115,13 @@ enum class Clusters { never, where_faster, always };
 // What there is of a device that decides how work is cut.
 struct Limits {
   int multiprocessors;
-  std::size_t shared_bytes;  // that one block may have
   Clusters clusters;
 };
 Limits limits_of(const char* op, Device device);  // runtime.cu
 
 // Memory of one call on its device, from a pool of ours, in the order of the op's stream: neither taking nor returning it
-// waits for anything, and a stream may be captured into a graph meanwhile. What is returned stays for the next call.
+// waits for anything, and a stream may be captured into a graph meanwhile. What is returned stays for the next call,
+// until release_scratch().
 class DeviceScratch {
  public:
   template <class Op>

@@ -135,7 +135,7 @@ void masked_sample(const MaskedSample& op) {
   net.size += op.direct.given() ? 2 * net.dims : net.dims;
 
   const std::size_t bytes = static_cast<std::size_t>(net.size) * sizeof(float);
-  const bool on_chip = bytes <= limits_of(op.name, op.device).shared_bytes;
+  const bool on_chip = bytes <= most_shared(op, draw_masked);
   const std::int64_t floats = on_chip ? 0 : op.out.shape[0] * net.size;
   DeviceScratch scratch(op, DeviceScratch::bytes<int>(degrees) + DeviceScratch::bytes<float>(floats));
   for (int l = 0; l < net.count; ++l) {

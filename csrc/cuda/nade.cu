@@ -59,19 +59,21 @@ struct Hidden {
   }
 };
 
-// body(blocks' memory beyond what is shared, bytes of shared memory): `rows` blocks are to have 2 H floats each.
-template <class Op, class Body>
-void with_hidden(const Op& op, const Nade& model, std::int64_t rows, const Body& body) {
+// kernel(arguments..., memory beyond what is shared) by `rows` blocks with 2 H floats each.
+template <class Op, class... Parameters, class... Arguments>
+void launch_with_hidden(const Op& op, const Nade& model, std::int64_t rows, void (*kernel)(Parameters...),
+                        const Arguments&... arguments) {
   const std::size_t bytes = flag_bytes + 2 * sizeof(float) * static_cast<std::size_t>(model.hidden);
-  const bool on_chip = bytes <= limits_of(Op::name, op.device).shared_bytes;
+  const bool on_chip = bytes <= most_shared(op, kernel);
   const std::int64_t floats = on_chip ? 0 : rows * 2 * model.hidden;
   DeviceScratch scratch(op, DeviceScratch::bytes<float>(floats));
-  body(on_chip ? nullptr : scratch.carve<float>(floats), on_chip ? bytes : flag_bytes);
+  float* memory = on_chip ? nullptr : scratch.carve<float>(floats);
+  launch_blocks(op, rows, block_threads, on_chip ? bytes : flag_bytes, kernel, arguments..., memory);
 }
 
 // --- log-probabilities ---------------------------------------------------------------------------------------------------
 
-__global__ void __launch_bounds__(block_threads) row_logits(Nade model, Targets x, float* memory, float* logits) {
+__global__ void __launch_bounds__(block_threads) row_logits(Nade model, Targets x, float* logits, float* memory) {
   const Hidden hidden(model, memory);
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes, warp = static_cast<int>(threadIdx.x) / warp_lanes;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * model.dims;
@@ -166,10 +168,7 @@ __global__ void __launch_bounds__(block_threads)
 
 void nade_sample(const NadeSample& op) {
   const Nade model(op);
-  with_hidden(op, model, op.out.shape[0], [&](float* memory, std::size_t shared) {
-    launch_blocks(op, op.out.shape[0], block_threads, shared, draw_row, op, model, Known(op.given), Known(op.mask),
-                  memory);
-  });
+  launch_with_hidden(op, model, op.out.shape[0], draw_row, op, model, Known(op.given), Known(op.mask));
 }
 
 }  // namespace
@@ -178,9 +177,7 @@ template <class Op>
 void nade_logits(const Op& op, const ConstStates& x, float* logits) {
   const Nade model(op);
   if (model.dims == 0) return;
-  with_hidden(op, model, x.shape[0], [&](float* memory, std::size_t shared) {
-    launch_blocks(op, x.shape[0], block_threads, shared, row_logits, model, Targets(x), memory, logits);
-  });
+  launch_with_hidden(op, model, x.shape[0], row_logits, model, Targets(x), logits);
 }
 template void nade_logits(const autoregressive::NadeLogProbVjp& op, const ConstStates& x, float* logits);
 

@@ -9,7 +9,7 @@
 //
 // The limit, for 100 rows of 784 x 500 with 110 ones each: 80 M multiply-adds, 6.7 M logistic functions of some 25
 // instructions, and 12,500 threads to do it: 140 instructions of each a dimension, 110,000 cycles or 65 us at one a cycle
-// and thread.
+// and thread. That counts no latency, which so few threads, not a warp for each scheduler, do not hide: it will take longer.
 #include "bernoulli_cost.cuh"
 #include "common.cuh"
 #include "nade.cuh"

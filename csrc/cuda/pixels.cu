@@ -8,6 +8,7 @@
 // 7 blocks of 16 features have 1,400 links and 24 barriers, 6,600 cycles or 4 us a pixel, 3 ms for 28 x 28, of one image or
 // of 132. More images than multiprocessors share a block's idle threads first. Figures follow from the sizes, and have not
 // been measured on a device.
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 
@@ -284,11 +285,12 @@ class Plan {
 };
 
 // How many images a block has: no more than there are for each multiprocessor, than keep its threads busy, or than fit.
-int images_beside(const Plan& plan, std::int64_t images, const Limits& limits, std::size_t step_bytes) {
-  const std::int64_t share = ceil_div(images, limits.multiprocessors), busy = 4 * block_threads / plan.widest();
+int images_beside(const Plan& plan, std::int64_t images, int multiprocessors, std::size_t step_bytes,
+                  std::size_t shared_bytes) {
+  const std::int64_t share = ceil_div(images, multiprocessors), busy = 4 * block_threads / plan.widest();
   std::int64_t beside = share < busy ? share : busy > 0 ? busy : 1;
   const std::size_t each = 4 * static_cast<std::size_t>(plan.floats());
-  while (beside > 1 && step_bytes + each * static_cast<std::size_t>(beside) > limits.shared_bytes) --beside;
+  while (beside > 1 && step_bytes + each * static_cast<std::size_t>(beside) > shared_bytes) --beside;
   return static_cast<int>(beside);
 }
 
@@ -305,14 +307,15 @@ const PixelStep* put_steps(const PixelSample& op, const Plan& plan, PixelStep* t
 void pixel_sample(const PixelSample& op) {
   if (op.out.size() == 0) return;
   const Plan plan(op);
-  const Limits limits = limits_of(op.name, op.device);
+  const std::size_t shared_bytes = std::min(most_shared(op, draw_images<true>), most_shared(op, draw_images<false>));
   const std::size_t step_bytes = (static_cast<std::size_t>(plan.count()) * sizeof(PixelStep) + 15) / 16 * 16;
   check::in_range(op.name, "the rows of layers, on a device,", plan.count(), 1,
-                  static_cast<std::int64_t>(limits.shared_bytes / sizeof(PixelStep)) - 1);
-  const int beside = images_beside(plan, op.out.shape[0], limits, step_bytes);
+                  static_cast<std::int64_t>(shared_bytes / sizeof(PixelStep)) - 1);
+  const int beside = images_beside(plan, op.out.shape[0], limits_of(op.name, op.device).multiprocessors, step_bytes,
+                                   shared_bytes);
   const std::int64_t blocks = ceil_div(op.out.shape[0], beside);
   const std::size_t image_bytes = 4 * static_cast<std::size_t>(beside * plan.floats());
-  const bool on_chip = step_bytes + image_bytes <= limits.shared_bytes;
+  const bool on_chip = step_bytes + image_bytes <= shared_bytes;
   const std::int64_t floats = on_chip ? 0 : blocks * beside * plan.floats();
   DeviceScratch scratch(op, DeviceScratch::bytes<PixelStep>(plan.count()) + DeviceScratch::bytes<float>(floats));
   Drawing d{};

@@ -47,9 +47,9 @@ struct BlockMemory {
 
 // kernel(arguments..., memory, bytes) by blocks with a BlockMemory of so many bytes each.
 template <class Op, class... Parameters, class... Arguments>
-void launch_with_memory(const Op& op, const Limits& limits, std::int64_t blocks, int threads, std::int64_t bytes,
+void launch_with_memory(const Op& op, std::int64_t blocks, int threads, std::int64_t bytes,
                         void (*kernel)(Parameters...), const Arguments&... arguments) {
-  const bool on_chip = static_cast<std::size_t>(bytes) <= limits.shared_bytes;
+  const bool on_chip = static_cast<std::size_t>(bytes) <= most_shared(op, kernel);
   DeviceScratch scratch(op, on_chip ? 0 : DeviceScratch::bytes<unsigned char>(blocks * bytes));
   unsigned char* memory = on_chip ? nullptr : scratch.carve<unsigned char>(blocks * bytes);
   launch_blocks(op, blocks, threads, on_chip ? static_cast<std::size_t>(bytes) : 0, kernel, arguments..., memory,
@@ -151,6 +151,7 @@ struct SingleChain {
 
   __device__ static void put(const Side& side, std::int64_t first, unsigned bits) {
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+    __syncwarp();  // all lanes have read what the words held; a ballot orders no memory
 #pragma unroll
     for (int c = 0; c < lane_units; ++c) {
       const unsigned word = __ballot_sync(all_lanes, (bits >> c & 1u) != 0);
@@ -396,7 +397,7 @@ inline int sets_for(std::int64_t chains, int multiprocessors) {
 }
 
 template <class Way, class Op, class Body>
-void launch_chains(const Op& op, const Chains& chains, const Limits& limits, const Body& body) {
+void launch_chains(const Op& op, const Chains& chains, const Body& body) {
   const std::int64_t a_block = chains.sets == 0 ? 1 : chains.sets * set_chains;
   const std::int64_t blocks = ceil_div(chains.count, a_block);
   const std::int64_t groups = ceil_div(chains.n_visible > chains.n_hidden ? chains.n_visible : chains.n_hidden,
@@ -404,19 +405,19 @@ void launch_chains(const Op& op, const Chains& chains, const Limits& limits, con
   const std::int64_t tiles = groups * (chains.sets == 0 ? 1 : chains.sets);
   const int threads = warp_lanes * static_cast<int>(tiles < chain_warps ? tiles : chain_warps);
   const std::int64_t bytes = Way::bytes(chains) + Body::bytes(chains);
-  launch_with_memory(op, limits, blocks, threads, bytes, over_chains<Way, Body>, body, chains);
+  launch_with_memory(op, blocks, threads, bytes, over_chains<Way, Body>, body, chains);
 }
 
 // Body(way, memory) for `count` chains: Body::bytes says how much memory a block needs beside the states of its chains.
 template <class Op, class Body>
 void for_chains(const Op& op, std::int64_t count, const Body& body) {
   if (count == 0) return;
-  const Limits limits = limits_of(Op::name, op.device);
-  const Chains chains{count, sets_for(count, limits.multiprocessors), op.w.shape[0], op.w.shape[1]};
+  const int multiprocessors = limits_of(Op::name, op.device).multiprocessors;
+  const Chains chains{count, sets_for(count, multiprocessors), op.w.shape[0], op.w.shape[1]};
   if (chains.sets == 0) {
-    launch_chains<SingleChain>(op, chains, limits, body);
+    launch_chains<SingleChain>(op, chains, body);
   } else {
-    launch_chains<ChainSets>(op, chains, limits, body);
+    launch_chains<ChainSets>(op, chains, body);
   }
 }
 

@@ -5,8 +5,9 @@
 // The limits (arithmetic for an H100, 784x500 and bfloat16, in cycles of 1.7 GHz, and not measured): 209 KB of weights a
 // block leave room for 128 chains. A step of a chain takes 72 cycles of each multiprocessor for products, 50 for draws
 // and, at 32 bytes a cycle to other blocks, 40 to put them there; two barriers and the length of the longest sums are
-// 5,000 whatever the number of chains. 16 clusters of 128 chains: 2048 * 1284 / 26,000 * 1.7 = 170 unit updates a
-// nanosecond; of one chain, 7,600 cycles a step against 65,000 where weights come from the second-level cache.
+// 5,000 whatever the number of chains. 16 clusters of 128 chains, where so many run at once: 2048 * 1284 / 26,000 * 1.7 =
+// 170 unit updates a nanosecond; of one chain, 7,600 cycles a step against 65,000 where weights come from the second-level
+// cache.
 #include "cluster.cuh"
 #include "rbm_rounded.cuh"
 #include "rbm_tile_draw.cuh"
@@ -159,6 +160,17 @@ __global__ void __launch_bounds__(most_warps* warp_lanes) over_cluster_chains(Bo
 }
 
 template <class Precision, int blocks>
+std::size_t most_shared_of(const GibbsChain& op) {
+  return most_shared(op, over_cluster_chains<ClusterChains<Precision, blocks>>);
+}
+
+template <class Precision, int blocks>
+int at_once(const GibbsChain& op) {
+  return clusters_at_once(op, most_warps * warp_lanes, most_shared_of<Precision, blocks>(op),
+                          over_cluster_chains<ClusterChains<Precision, blocks>>);
+}
+
+template <class Precision, int blocks>
 void launch(const GibbsChain& op, const RoundedMachine& m, const ClusterPlan& plan) {
   const ClusterChains<Precision, blocks> body{op, m, plan.sets};
   launch_clusters(op, ceil_div(op.v.shape[0], body.chains()), cluster_blocks, plan.warps * warp_lanes,
@@ -167,7 +179,18 @@ void launch(const GibbsChain& op, const RoundedMachine& m, const ClusterPlan& pl
 
 }  // namespace
 
-ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits) {
+template <class Precision>
+int clusters_of_chains(const GibbsChain& op) {
+  const int few = at_once<Precision, 1>(op), many = at_once<Precision, 2>(op);
+  return few < many ? few : many;
+}
+
+template <class Precision>
+ClusterPlan cluster_plan(const GibbsChain& op, const RoundedMachine& m, std::int64_t clusters) {
+  constexpr int slots = Precision::slots;
+  const std::int64_t chains = op.v.shape[0];
+  ClusterPlan plan;
+  if (clusters == 0) return plan;
   const Pieces to_hidden{m.to_hidden}, to_visible{m.to_visible};
   std::int64_t weights = 0;  // of the block that has most
   for (int rank = 0; rank < cluster_blocks; ++rank) {
@@ -175,14 +198,13 @@ ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains
                              block_bytes<unsigned>(to_visible.words_of(rank, slots));
     if (own > weights) weights = own;
   }
-  const std::int64_t clusters = limits.multiprocessors < cluster_blocks ? 1 : limits.multiprocessors / cluster_blocks;
   const std::int64_t each = ceil_div(chains, clusters);
-  ClusterPlan plan;
   plan.blocks = each <= fragment_rows ? 1 : 2;
+  const std::size_t most = plan.blocks == 1 ? most_shared_of<Precision, 1>(op) : most_shared_of<Precision, 2>(op);
   const std::int64_t set = fragment_rows * plan.blocks;
   plan.sets = static_cast<int>(each < most_cluster_chains ? ceil_div(each, set) : most_cluster_chains / set);
   const auto bytes = [&] { return weights + PackedStates::bytes(m, plan.sets * set); };
-  while (plan.sets > 0 && static_cast<std::size_t>(bytes()) > limits.shared_bytes) --plan.sets;
+  while (plan.sets > 0 && static_cast<std::size_t>(bytes()) > most) --plan.sets;
   if (plan.sets == 0) return plan;
   plan.bytes = bytes();
   const std::int64_t tasks = plan.sets * (to_hidden.count() > to_visible.count() ? to_hidden : to_visible).count_of(0);
@@ -198,6 +220,10 @@ template <class Precision>
 void run_in_clusters(const GibbsChain& op, const RoundedMachine& m, const ClusterPlan& plan) {
   (plan.blocks == 1 ? launch<Precision, 1> : launch<Precision, 2>)(op, m, plan);
 }
+template int clusters_of_chains<Bf16>(const GibbsChain&);
+template int clusters_of_chains<Tf32>(const GibbsChain&);
+template ClusterPlan cluster_plan<Bf16>(const GibbsChain&, const RoundedMachine&, std::int64_t);
+template ClusterPlan cluster_plan<Tf32>(const GibbsChain&, const RoundedMachine&, std::int64_t);
 template void run_in_clusters<Bf16>(const GibbsChain&, const RoundedMachine&, const ClusterPlan&);
 template void run_in_clusters<Tf32>(const GibbsChain&, const RoundedMachine&, const ClusterPlan&);
 

@@ -7,6 +7,7 @@
 // 32 * 1284 / 65,000 * 132 * 1.7 = 140 unit updates a nanosecond, in TF32 half as many, and 64 chains twice as many. The
 // products of 32 chains are 19,000 cycles at two thirds of the rate of tensor cores, and the draws, at 40 instructions each,
 // 13,000. Where the weights fit, a cluster may keep them on chip (rbm_cluster.cu).
+#include "cluster.cuh"
 #include "rbm_chains.cuh"
 #include "rbm_rounded.cuh"
 #include "rbm_tile_draw.cuh"
@@ -69,11 +70,11 @@ __global__ void __launch_bounds__(tile_warps* warp_lanes)
 }
 
 template <class Precision, int blocks>
-void launch_rounded(const GibbsChain& op, const RoundedMachine& m, int sets, const Limits& limits) {
+void launch_rounded(const GibbsChain& op, const RoundedMachine& m, int sets) {
   const RoundedChains<Precision, blocks> body{op, m, sets};
   const std::int64_t tiles = sets * (m.to_hidden.tiles() > m.to_visible.tiles() ? m.to_hidden : m.to_visible).tiles();
   const int threads = warp_lanes * static_cast<int>(tiles < tile_warps ? tiles : tile_warps);
-  launch_with_memory(op, limits, ceil_div(op.v.shape[0], body.chains()), threads, PackedStates::bytes(m, body.chains()),
+  launch_with_memory(op, ceil_div(op.v.shape[0], body.chains()), threads, PackedStates::bytes(m, body.chains()),
                      over_rounded_chains<RoundedChains<Precision, blocks>>, body);
 }
 
@@ -83,11 +84,11 @@ struct BlockPlan {
   double cycles;  // of a step of all chains
 };
 
-BlockPlan block_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits) {
-  const std::int64_t each = ceil_div(chains, limits.multiprocessors);
+BlockPlan block_plan(const RoundedMachine& m, int slots, std::int64_t chains, int multiprocessors) {
+  const std::int64_t each = ceil_div(chains, multiprocessors);
   BlockPlan plan = {each <= fragment_rows ? 1 : 2, each <= 2 * fragment_rows ? 1 : 2, 0};
   const int own = fragment_rows * plan.blocks * plan.sets;
-  const std::int64_t rounds = ceil_div(ceil_div(chains, own), limits.multiprocessors);
+  const std::int64_t rounds = ceil_div(ceil_div(chains, own), multiprocessors);
   const std::int64_t words = m.to_hidden.tiles() * m.to_hidden.tile_words(slots) +
                              m.to_visible.tiles() * m.to_visible.tile_words(slots);
   const double fetching = static_cast<double>(words) * sizeof(unsigned) / 24, computing = own * chain_cycles(m, slots);
@@ -103,16 +104,19 @@ void run_rounded(const GibbsChain& op) {
   round_weights<Precision>(op, scratch, false, m.to_hidden);
   round_weights<Precision>(op, scratch, true, m.to_visible);
   const Limits limits = limits_of(op.name, op.device);
-  const std::int64_t chains = op.v.shape[0];
-  const BlockPlan in_blocks = block_plan(m, Precision::slots, chains, limits);
-  const ClusterPlan in_clusters = cluster_plan(m, Precision::slots, chains, limits);
-  const bool clusters = limits.clusters == Clusters::always ||
-                        (limits.clusters == Clusters::where_faster && in_clusters.cycles < in_blocks.cycles);
-  if (clusters && in_clusters.sets > 0) {
+  const BlockPlan in_blocks = block_plan(m, Precision::slots, op.v.shape[0], limits.multiprocessors);
+  const auto chosen = [&](const ClusterPlan& plan) {
+    return plan.sets > 0 && (limits.clusters == Clusters::always || plan.cycles < in_blocks.cycles);
+  };
+  ClusterPlan in_clusters;
+  if (limits.clusters != Clusters::never) {
+    in_clusters = cluster_plan<Precision>(op, m, ceil_div(limits.multiprocessors, cluster_blocks));  // at best
+    if (chosen(in_clusters)) in_clusters = cluster_plan<Precision>(op, m, clusters_of_chains<Precision>(op));
+  }
+  if (chosen(in_clusters)) {
     run_in_clusters<Precision>(op, m, in_clusters);
   } else {
-    (in_blocks.blocks == 1 ? launch_rounded<Precision, 1> : launch_rounded<Precision, 2>)(op, m, in_blocks.sets,
-                                                                                          limits);
+    (in_blocks.blocks == 1 ? launch_rounded<Precision, 1> : launch_rounded<Precision, 2>)(op, m, in_blocks.sets);
   }
 }
 

@@ -23,7 +23,11 @@ struct ClusterPlan {
   double cycles = 0;       // of a step of all chains
 };
 constexpr int most_cluster_chains = 128;
-ClusterPlan cluster_plan(const RoundedMachine& m, int slots, std::int64_t chains, const Limits& limits);
+// How many clusters run at once; for so many of them, a plan. Asking for the first takes a while, and is no wait.
+template <class Precision>
+int clusters_of_chains(const rbm::GibbsChain& op);
+template <class Precision>
+ClusterPlan cluster_plan(const rbm::GibbsChain& op, const RoundedMachine& m, std::int64_t clusters);
 template <class Precision>
 void run_in_clusters(const rbm::GibbsChain& op, const RoundedMachine& m, const ClusterPlan& plan);
 

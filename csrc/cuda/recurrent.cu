@@ -169,7 +169,9 @@ template <class Op>
 void run_forward(const Op& op, const float* w, Forward f) {
   if (f.all.units == 0 || f.all.blocks() == 0) return;
   const int padded = static_cast<int>(whole_fours(f.all.units)), depth = f.all.taps * padded;
-  const SweepPlan plan = plan_sweeps(op, f.all, depth, padded);
+  const SweepKernels<Forward> kernels = {sweep_forward<narrow_rows, false>, sweep_forward<narrow_rows, true>,
+                                         sweep_forward<wide_rows, true>};
+  const SweepPlan plan = plan_sweeps(op, f.all, depth, padded, kernels);
   const std::int64_t packed = std::int64_t{1} * f.all.sweeps * depth * f.all.units;
   const std::int64_t floats = plan.on_chip ? 0 : f.all.blocks() * plan.shape.floats();
   DeviceScratch scratch(op, DeviceScratch::bytes<float4>(packed) + DeviceScratch::bytes<float>(floats));
@@ -178,8 +180,7 @@ void run_forward(const Op& op, const float* w, Forward f) {
   f.weights = {weights, depth, plan.staged};
   f.shape = plan.shape;
   f.memory = plan.on_chip ? nullptr : scratch.carve<float>(floats);
-  launch_sweeps(op, f.all, plan, sweep_forward<narrow_rows, false>, sweep_forward<narrow_rows, true>,
-                sweep_forward<wide_rows, true>, f);
+  launch_sweeps(op, f.all, plan, kernels, f);
 }
 
 void lstm(const Lstm& op) {

@@ -17,6 +17,8 @@
 // have not been measured on a device.
 #pragma once
 
+#include <algorithm>
+
 #include "gencore/recurrent.h"
 #include "layer.cuh"
 
@@ -142,15 +144,25 @@ struct SweepPlan {
   std::size_t shared_bytes;
 };
 
+// The three kernels of an op: with states beyond shared memory, with few and with many positions to a thread.
+template <class Arrays>
+struct SweepKernels {
+  void (*beyond)(Arrays);
+  void (*narrow)(Arrays);
+  void (*wide)(Arrays);
+};
+
 // For weights of `depth` rows and states `stride` floats apart. Chooses how many sequences a block has: no more than there
 // are for each multiprocessor, nor than keep its threads busy or fit. What is chosen shows in no bit.
-template <class Op>
-SweepPlan plan_sweeps(const Op& op, Sweeps& all, int depth, int stride) {
-  const Limits limits = limits_of(Op::name, op.device);
+template <class Op, class Arrays>
+SweepPlan plan_sweeps(const Op& op, Sweeps& all, int depth, int stride, const SweepKernels<Arrays>& kernels) {
+  const std::size_t shared_bytes = std::min(
+      {most_shared(op, kernels.beyond), most_shared(op, kernels.narrow), most_shared(op, kernels.wide)});
   const bool sequences = all.order == Order::sequences;
-  const std::int64_t share = sequences ? ceil_div(all.count, limits.multiprocessors) : all.positions();
+  const std::int64_t multiprocessors = limits_of(Op::name, op.device).multiprocessors;
+  const std::int64_t share = sequences ? ceil_div(all.count, multiprocessors) : all.positions();
   const auto fits = [&](int rows) {
-    return 4 * static_cast<std::size_t>(StateShape(all, stride, rows).floats()) <= limits.shared_bytes;
+    return 4 * static_cast<std::size_t>(StateShape(all, stride, rows).floats()) <= shared_bytes;
   };
   const auto fits_with = [&](int rows) {
     const std::int64_t busy = rows * (all.units < block_threads ? block_threads / all.units : 1);
@@ -167,19 +179,19 @@ SweepPlan plan_sweeps(const Op& op, Sweeps& all, int depth, int stride) {
   const StateShape shape(all, stride, wide ? wide_rows : narrow_rows);
   const std::size_t states = on_chip ? 4 * static_cast<std::size_t>(shape.floats()) : 0;
   const std::size_t row_bytes = sizeof(float4) * static_cast<std::size_t>(all.units);
-  const std::size_t room = (limits.shared_bytes - states) / row_bytes / 4 * 4;
+  const std::size_t room = (shared_bytes - states) / row_bytes / 4 * 4;
   const int staged = room < static_cast<std::size_t>(depth) ? static_cast<int>(room) : depth;
   return {wide, on_chip, shape, staged, states + row_bytes * static_cast<std::size_t>(staged)};
 }
 
 // The kernel that a plan asks for, on all sweeps.
 template <class Op, class Arrays>
-void launch_sweeps(const Op& op, const Sweeps& all, const SweepPlan& plan, void (*beyond)(Arrays),
-                   void (*narrow)(Arrays), void (*wide)(Arrays), const Arrays& arrays) {
+void launch_sweeps(const Op& op, const Sweeps& all, const SweepPlan& plan, const SweepKernels<Arrays>& kernels,
+                   const Arrays& arrays) {
   launch_blocks(op, all.blocks(), block_threads, plan.shared_bytes,
-                !plan.on_chip ? beyond
-                : plan.wide   ? wide
-                              : narrow,
+                !plan.on_chip ? kernels.beyond
+                : plan.wide   ? kernels.wide
+                              : kernels.narrow,
                 arrays);
 }
 

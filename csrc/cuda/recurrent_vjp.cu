@@ -186,7 +186,9 @@ template <class Op>
 void run_backward(const Op& op, const float* w, Backward b) {
   if (b.all.units == 0 || b.all.blocks() == 0) return;
   const int depth = b.all.taps * b.all.units;
-  const SweepPlan plan = plan_sweeps(op, b.all, depth, cell_gates * b.all.units);
+  const SweepKernels<Backward> kernels = {sweep_backward<narrow_rows, false>, sweep_backward<narrow_rows, true>,
+                                          sweep_backward<wide_rows, true>};
+  const SweepPlan plan = plan_sweeps(op, b.all, depth, cell_gates * b.all.units, kernels);
   const std::int64_t packed = std::int64_t{1} * b.all.sweeps * depth * b.all.units;
   const std::int64_t floats = plan.on_chip ? 0 : b.all.blocks() * plan.shape.floats();
   DeviceScratch scratch(op, DeviceScratch::bytes<float4>(packed) + DeviceScratch::bytes<float>(floats));
@@ -195,8 +197,7 @@ void run_backward(const Op& op, const float* w, Backward b) {
   b.weights = {weights, depth, plan.staged};
   b.shape = plan.shape;
   b.memory = plan.on_chip ? nullptr : scratch.carve<float>(floats);
-  launch_sweeps(op, b.all, plan, sweep_backward<narrow_rows, false>, sweep_backward<narrow_rows, true>,
-                sweep_backward<wide_rows, true>, b);
+  launch_sweeps(op, b.all, plan, kernels, b);
 }
 
 // --- gradients of the weights ----------------------------------------------------------------------------------------

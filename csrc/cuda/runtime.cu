@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "gencore/cuda.h"
 #include "gencore/error.h"
@@ -24,6 +25,24 @@ int device_of(const void* data) {
     return -1;
   }
   return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
+}
+
+// The devices' memory pools (pool_of).
+struct Pools {
+  std::mutex mutex;
+  std::map<int, cudaMemPool_t> by_device;
+};
+Pools& pools() {
+  static Pools* const all = new Pools;  // never destroyed: kernels may run while statics die
+  return *all;
+}
+
+void release() {
+  Pools& known = pools();
+  const std::lock_guard<std::mutex> lock(known.mutex);
+  for (const auto& [device, pool] : known.by_device) {
+    check_cuda("gencore.release_scratch", "giving back the memory of a pool", cudaMemPoolTrimTo(pool, 0));
+  }
 }
 
 runtime::Table build_table() {
@@ -51,6 +70,7 @@ runtime::Table build_table() {
   fill_recurrent(table);
   fill_recurrent_vjp(table);
   table.device_of = device_of;
+  table.release = release;
   return table;
 }
 
@@ -65,14 +85,14 @@ int current_device(const char* op) {
   return device;
 }
 
-// The current device's pool, which keeps what it has. The default pool would hand all of it back at every wait.
+// The current device's pool, which keeps what it has until release() is called. The default pool would hand all of it back
+// at every wait.
 cudaMemPool_t pool_of(const char* op) {
-  static std::mutex mutex;
-  static std::map<int, cudaMemPool_t> pools;
   const int device = current_device(op);
-  const std::lock_guard<std::mutex> lock(mutex);
-  const auto known = pools.find(device);
-  if (known != pools.end()) return known->second;
+  Pools& known = pools();
+  const std::lock_guard<std::mutex> lock(known.mutex);
+  const auto found = known.by_device.find(device);
+  if (found != known.by_device.end()) return found->second;
   cudaMemPoolProps properties = {};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, device};
@@ -80,7 +100,7 @@ cudaMemPool_t pool_of(const char* op) {
   check_cuda(op, "making a memory pool", cudaMemPoolCreate(&pool, &properties));
   unsigned long long all = ~0ull;
   check_cuda(op, "keeping the memory of a pool", cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
-  return pools[device] = pool;
+  return known.by_device[device] = pool;
 }
 
 Clusters clusters_of(bool device_has_them) {
@@ -98,13 +118,39 @@ Clusters clusters_of(bool device_has_them) {
 Limits limits_of(const char* op, Device device) {
   const CurrentDevice current(op, device.index);
   const int index = current_device(op);
-  int multiprocessors = 0, shared = 0, clusters = 0;
+  int multiprocessors = 0, clusters = 0;
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index));
+  check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
+  return {multiprocessors, clusters_of(clusters != 0)};
+}
+
+std::size_t most_shared(const char* op, Device device, const void* kernel) {
+  struct Known {
+    int own = 0;       // static
+    int allowed = -1;  // what was asked for last
+  };
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, Known> kernels;  // by device
+  const CurrentDevice current(op, device.index);
+  const int index = current_device(op);
+  int shared = 0;
   check_cuda(op, "asking about the device",
              cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
-  check_cuda(op, "asking about the device", cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index));
-  return {multiprocessors, static_cast<std::size_t>(shared), clusters_of(clusters != 0)};
+  const std::lock_guard<std::mutex> lock(mutex);
+  Known& known = kernels[{index, kernel}];
+  if (known.allowed < 0) {
+    cudaFuncAttributes attributes = {};
+    check_cuda(op, "asking about the kernel", cudaFuncGetAttributes(&attributes, kernel));
+    known.own = static_cast<int>(attributes.sharedSizeBytes);
+  }
+  const int most = shared > known.own ? shared - known.own : 0;
+  if (known.allowed != most) {
+    check_cuda(op, "asking for shared memory",
+               cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
+    known.allowed = most;
+  }
+  return static_cast<std::size_t>(most);
 }
 
 DeviceScratch::DeviceScratch(const char* op, Device device, void* stream, std::size_t bytes)

@@ -3,6 +3,7 @@
 
 #include "gencore/runtime.h"
 #include "isa.h"
+#include "scratch.h"
 #include "table.h"
 
 namespace gencore::runtime {
@@ -88,6 +89,12 @@ bool cuda_loaded() { return runtime::loaded_cuda_table() != nullptr; }
 int cuda_device_of(const void* data) {
   const runtime::Table* cuda = runtime::loaded_cuda_table();
   return cuda == nullptr ? -1 : cuda->device_of(data);
+}
+
+void release_scratch() {
+  runtime::release_kept_scratch();
+  const runtime::Table* cuda = runtime::loaded_cuda_table();
+  if (cuda != nullptr && cuda->release != nullptr) cuda->release();
 }
 
 const char* version() { return GENCORE_VERSION; }

@@ -85,15 +85,15 @@ void return_scratch(void* memory, std::size_t bytes) {
   for (const Block& block : old) std::free(block.memory);
 }
 
+void release_kept_scratch() {
+  Store& s = store();
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  for (const Block& block : s.free) std::free(block.memory);
+  s.free.clear();
+  s.kept = 0;
+}
+
 }  // namespace gencore::runtime
 
 void* gencore::take_memory(std::size_t bytes) { return runtime::acquire_scratch(bytes); }
 void gencore::give_back_memory(void* memory, std::size_t bytes) { runtime::return_scratch(memory, bytes); }
-
-void gencore::release_scratch() {
-  auto& s = runtime::store();
-  const std::lock_guard<std::mutex> lock(s.mutex);
-  for (const auto& block : s.free) std::free(block.memory);
-  s.free.clear();
-  s.kept = 0;
-}

@@ -9,6 +9,7 @@ namespace gencore::runtime {
 
 void* acquire_scratch(std::size_t bytes);
 void return_scratch(void* memory, std::size_t bytes);
+void release_kept_scratch();  // the host's; release_scratch() that of devices too
 
 // Owns one block until the end of its scope. carve<T>(n) hands out consecutive, 64-byte aligned parts of it.
 class Scratch {

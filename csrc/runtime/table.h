@@ -61,7 +61,9 @@ struct Table {
   AutoregressiveTable autoregressive;
   RecurrentTable recurrent;
   double (*fma_rate)(double seconds) = nullptr;
-  int (*device_of)(const void* data) = nullptr;  // CUDA's only
+  // CUDA's only.
+  int (*device_of)(const void* data) = nullptr;
+  void (*release)() = nullptr;  // gives back the memory that is kept for the next call
 };
 
 // The table for ops on this device. CUDA's registers itself when its module is loaded.

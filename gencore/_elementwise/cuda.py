@@ -10,10 +10,16 @@ import numpy as np
 
 from gencore._elementwise.scalar import Loop, load_numba
 
-THREADS = 256
-MOST_BLOCKS = 4096  # each thread strides over the rest
+MOST_BLOCKS = 4096  # of a launch; each thread strides over the rest
+LEAST_BLOCKS = 128  # small arrays are spread over the multiprocessors; of fewer blocks numba would warn
 
 Run = Callable[[Sequence[Any], Sequence[Any], tuple[int, ...]], None]
+
+
+def grid(n: int) -> tuple[int, int]:
+    """Blocks for so many elements, and threads of each: whole warps."""
+    threads = min(max(-(-n // (32 * LEAST_BLOCKS)), 1), 8) * 32
+    return min(max(-(-n // threads), LEAST_BLOCKS), MOST_BLOCKS), threads
 
 
 def load_cupy(name: str) -> Any:
@@ -49,6 +55,6 @@ def compile_loop(what: str, loop: Loop, dtype: np.dtype[Any], parts: int | None)
             given = [flat(x, single) for x, single in zip(inputs, loop.single, strict=True)]
             made = [flat(x, False) for x in outputs]
             stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
-            kernel[min(-(-n // THREADS), MOST_BLOCKS), THREADS, stream](n, *given, *made)
+            kernel[(*grid(n), stream)](n, *given, *made)
 
     return run

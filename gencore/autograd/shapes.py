@@ -372,13 +372,14 @@ _getitem = primitive(_getitem_array, view=True)
 @primitive
 def _scatter(g: Any, shape: Any, index: Any) -> Any:
     """Zeros of a shape, with g added at an index; what an index names twice is added twice."""
-    out = np.zeros_like(g, shape=shape)
+    out = np.zeros_like(g, shape=shape, order="C")
     if _is_basic(index):
         out[index] = g
     elif isinstance(out, np.ndarray):
         np.add.at(out, index, g)
-    else:  # CuPy's name for it; methods of NumPy's ufuncs it does not take over
-        out.scatter_add(index, g)
+    else:  # CuPy takes np.add.at over where the index is one array
+        places = np.arange(out.size, like=g).reshape(shape)[index]
+        np.add.at(out.reshape(-1), places, g)
     return out
 
 

@@ -6,6 +6,7 @@ is imported here that the caller has not imported.
 
 import math
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ def _torch_of(array: Any) -> Any:
     """PyTorch if the array is a tensor of it, else None."""
     torch = sys.modules.get("torch")
     return torch if torch is not None and isinstance(array, torch.Tensor) else None
+
+
+def _on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """While in scope, the device of a CuPy array is CuPy's current one, where it makes arrays and runs its kernels."""
+    if _torch_of(array) is not None or not hasattr(getattr(array, "device", None), "__enter__"):
+        return nullcontext()
+    device: AbstractContextManager[Any] = array.device
+    return device
 
 
 def _torch_dtype(torch: Any, dtype: Any) -> Any:
@@ -59,7 +68,8 @@ def contiguous(array: Any) -> Any:
         return array if array.flags.c_contiguous else array.copy(order="C")
     if array.__cuda_array_interface__.get("strides") is None:
         return array
-    return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")
+    with _on_device_of(array):
+        return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")
 
 
 _LARGE = 16384  # elements, from which memory that the kernels keep is quicker than what NumPy takes from the system
@@ -80,7 +90,8 @@ def empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         raise TypeError(
             f"expected an array that numpy.empty_like understands, received {type(like).__name__}"
         )
-    return np.empty_like(like, dtype=dtype, shape=shape)
+    with _on_device_of(like):
+        return np.empty_like(like, dtype=dtype, shape=shape)
 
 
 def cast(array: Any, dtype: Any) -> Any:
@@ -88,14 +99,18 @@ def cast(array: Any, dtype: Any) -> Any:
     torch = _torch_of(array)
     if torch is not None:
         return array.to(_torch_dtype(torch, dtype))
-    return array.astype(dtype) if is_cuda_array(array) else np.asarray(array, dtype)
+    if not is_cuda_array(array):
+        return np.asarray(array, dtype)
+    with _on_device_of(array):
+        return array.astype(dtype)
 
 
 def levels_or_nan(array: Any, levels: int) -> Any:
     """Levels on a device as float32, NaN where one is not below `levels`."""
     x = cast(array, np.float32)
     package: Any = _torch_of(x) or np
-    return package.where(x < levels, x, float("nan"))
+    with _on_device_of(x):
+        return package.where(x < levels, x, float("nan"))
 
 
 def sums_of_rows(array: Any) -> Any:
@@ -103,7 +118,8 @@ def sums_of_rows(array: Any) -> Any:
     torch = _torch_of(array)
     if torch is not None:
         return array.sum(1, dtype=torch.float64)
-    return np.sum(array, axis=1, dtype=np.float64)
+    with _on_device_of(array):
+        return np.sum(array, axis=1, dtype=np.float64)
 
 
 def empty_like(array: Any) -> Any:
@@ -111,7 +127,10 @@ def empty_like(array: Any) -> Any:
     torch = _torch_of(array)
     if torch is not None and is_cuda_array(array):
         return torch.empty_like(array)
-    return _on_host(array.shape, array.dtype) if isinstance(array, np.ndarray) else np.empty_like(array)
+    if isinstance(array, np.ndarray):
+        return _on_host(array.shape, array.dtype)
+    with _on_device_of(array):
+        return np.empty_like(array)
 
 
 def full(like: Any, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
@@ -123,7 +142,8 @@ def full(like: Any, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
     torch = _torch_of(like)
     if torch is not None:
         return torch.full(shape, value, dtype=_torch_dtype(torch, dtype), device=like.device)
-    return np.full_like(like, value, dtype=dtype, shape=shape)
+    with _on_device_of(like):
+        return np.full_like(like, value, dtype=dtype, shape=shape)
 
 
 def placed(like: Any, values: Any, dtype: Any) -> Any:
@@ -135,7 +155,8 @@ def placed(like: Any, values: Any, dtype: Any) -> Any:
     torch = _torch_of(like)
     if torch is not None:
         return torch.as_tensor(np.asarray(values, dtype), device=like.device)
-    return np.asarray(np.asarray(values, dtype), like=like)
+    with _on_device_of(like):
+        return np.asarray(np.asarray(values, dtype), like=like)
 
 
 def new(op: str, shape: tuple[int, ...], dtype: Any, device: Any) -> Any:

@@ -9,7 +9,8 @@ Reparameterised draws (`gaussian_reparam`, `location_scale`, `gumbel_softmax`, `
 their gradients compute the noise again from its coordinates, and none is ever stored.
 
 Arrays may be CuPy's, or others with ``__cuda_array_interface__``: results are made on their device, kernels are queued
-on CuPy's (or PyTorch's) current stream, and nothing waits for them.
+on CuPy's or PyTorch's current stream for their arrays, else on the stream that the array names, and nothing waits for
+them.
 
 Uniforms and Bernoulli draws are the same bits on every ISA level and device; normal and exponential variates agree
 to the rounding of their logarithms.

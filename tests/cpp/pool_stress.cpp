@@ -94,7 +94,7 @@ void scratch_memory() {
       for (std::size_t k = 0; k < n; ++k) a[k] = b[k] = static_cast<int>(i);
       for (std::size_t k = 0; k < n; ++k) require(a[k] == i && b[k] == i, "two tasks share scratch memory");
     });
-    if (repeat % 10 == 0) gencore::release_scratch();
+    if (repeat % 10 == 0) gencore::runtime::release_kept_scratch();
   }
 }
 

@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <type_traits>
 #include <utility>
 
@@ -77,6 +79,9 @@ enum cudaDeviceAttr {
   cudaDevAttrClusterLaunch = 120
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+  std::size_t sharedSizeBytes;
+};
 enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
 enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
@@ -88,7 +93,10 @@ struct cudaMemPoolProps {
   cudaMemAllocationType allocType;
   cudaMemLocation location;
 };
-typedef struct emulated_pool* cudaMemPool_t;
+struct emulated_pool {
+  std::size_t in_use = 0, held = 0;  // bytes that callers have; that the pool has taken
+};
+typedef emulated_pool* cudaMemPool_t;
 
 inline thread_local dim3 blockDim;  // of the launch that is running
 
@@ -100,6 +108,7 @@ inline thread_local int current_device = 0;
 inline thread_local int launch_device = -1;  // of the last launch, as its stream and its clusters' size and number
 inline thread_local const void* launch_stream = nullptr;
 inline thread_local unsigned launch_cluster = 0, launch_clusters = 0;
+inline thread_local std::size_t launch_allowed = 0;  // dynamic shared memory that its kernel might have had
 }  // namespace emulation
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -142,36 +151,91 @@ inline int setting(const char* name, int otherwise) {
   return text == nullptr ? otherwise : std::atoi(text);
 }
 inline std::size_t shared_limit() { return static_cast<std::size_t>(setting("GENCORE_EMULATION_SHARED", 227 << 10)); }
-inline thread_local std::size_t shared_allowed = 0;  // what the kernel that was asked about last may have
-inline thread_local const void* shared_allowed_of = nullptr;
+// Which kernels have __shared__ arrays, the emulation does not know: on device 1 all do.
+inline std::size_t static_shared() { return current_device == 1 ? 20000 : 0; }
+inline int multiprocessors() { return setting("GENCORE_EMULATION_MULTIPROCESSORS", 4); }
+// Clusters that run at once. Devices so small that not even one fits have one all the same, unless the setting says 0.
+inline int clusters_at_once() {
+  const int whole = multiprocessors() / 8;
+  return setting("GENCORE_EMULATION_CLUSTERS", whole > 1 ? whole : 1);
+}
+
+// What all threads of the process share. Never destroyed, as on a device: kernels may run while statics die.
+struct Shared {
+  std::mutex mutex;
+  std::map<std::pair<int, const void*>, std::size_t> allowed;  // dynamic shared memory that a device's kernels may have
+  std::map<void*, std::pair<cudaMemPool_t, std::size_t>> taken;
+  std::size_t held = 0;  // by all pools
+};
+inline Shared& shared() {
+  static Shared* const all = new Shared;
+  return *all;
+}
+inline std::size_t allowed_of(const void* kernel) {
+  const std::lock_guard<std::mutex> lock(shared().mutex);
+  const auto asked = shared().allowed.find({current_device, kernel});
+  return asked != shared().allowed.end() ? asked->second : (std::size_t{48} << 10) - static_shared();
+}
 }  // namespace emulation
 
 // Few multiprocessors, so that small batches count as large ones.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::setting("GENCORE_EMULATION_MULTIPROCESSORS", 4)
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::multiprocessors()
            : attribute == cudaDevAttrClusterLaunch     ? 1
                                                        : static_cast<int>(emulation::shared_limit());
   return cudaSuccess;
 }
-inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
-  if (static_cast<std::size_t>(bytes) > emulation::shared_limit()) return cudaErrorInvalidConfiguration;
-  emulation::shared_allowed = static_cast<std::size_t>(bytes);
-  emulation::shared_allowed_of = kernel;
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {emulation::static_shared()};
   return cudaSuccess;
 }
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  const std::size_t wanted = static_cast<std::size_t>(bytes);
+  if (wanted + emulation::static_shared() > emulation::shared_limit()) return cudaErrorInvalidConfiguration;
+  const std::lock_guard<std::mutex> lock(emulation::shared().mutex);
+  emulation::shared().allowed[{emulation::current_device, kernel}] = wanted;
+  return cudaSuccess;
+}
+inline cudaError_t cudaOccupancyMaxActiveClusters(int* count, const void* kernel, const cudaLaunchConfig_t* config) {
+  *count = emulation::clusters_at_once();
+  return config->dynamicSmemBytes > emulation::allowed_of(kernel) ? cudaErrorInvalidConfiguration : cudaSuccess;
+}
 
-// Kernels run when they are launched, so memory in stream order is memory. It holds rubbish at first.
+// Kernels run when they are launched, so memory in stream order is memory. It holds rubbish at first. What is returned to a
+// pool is counted as held until it is trimmed.
 inline cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
-  *pool = nullptr;
+  *pool = new emulated_pool;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
-inline cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t, cudaStream_t) {
+inline cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(emulation::shared().mutex);
+  const std::size_t kept = pool->in_use > bytes ? pool->in_use : bytes;
+  if (pool->held > kept) {
+    emulation::shared().held -= pool->held - kept;
+    pool->held = kept;
+  }
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t pool, cudaStream_t) {
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*memory, 0xA5, bytes);
+  const std::lock_guard<std::mutex> lock(emulation::shared().mutex);
+  emulation::shared().taken[*memory] = {pool, bytes};
+  pool->in_use += bytes;
+  if (pool->in_use > pool->held) {
+    emulation::shared().held += pool->in_use - pool->held;
+    pool->held = pool->in_use;
+  }
   return cudaSuccess;
 }
 inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  {
+    const std::lock_guard<std::mutex> lock(emulation::shared().mutex);
+    const auto taken = emulation::shared().taken.find(memory);
+    taken->second.first->in_use -= taken->second.second;
+    emulation::shared().taken.erase(taken);
+  }
   std::free(memory);
   return cudaSuccess;
 }
@@ -198,6 +262,13 @@ __attribute__((used, visibility("default"))) inline unsigned emulation_launch_cl
 }
 __attribute__((used, visibility("default"))) inline unsigned emulation_launch_clusters() {
   return emulation::launch_clusters;
+}
+__attribute__((used, visibility("default"))) inline std::size_t emulation_launch_allowed() {
+  return emulation::launch_allowed;
+}
+__attribute__((used, visibility("default"))) inline std::size_t emulation_pools_hold() {
+  const std::lock_guard<std::mutex> lock(emulation::shared().mutex);
+  return emulation::shared().held;
 }
 // Whole pages that the host may not touch from now on; none for 0 bytes.
 __attribute__((used, visibility("default"))) inline void emulation_guard(void* first, std::size_t bytes) {
@@ -229,10 +300,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const bool valid = grid.x >= 1 && grid.x <= 0x7FFFFFFFu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
                      block.x <= 1024 && block.y == 1 && block.z == 1 && cluster.x >= 1 && cluster.x <= 8 &&
                      cluster.y == 1 && cluster.z == 1 && grid.x % cluster.x == 0;
-  if (!valid) return cudaErrorInvalidConfiguration;
-  const bool asked = emulation::shared_allowed_of == reinterpret_cast<const void*>(kernel);
-  const std::size_t most = asked ? emulation::shared_allowed : std::size_t{48} << 10;
-  if (config->dynamicSmemBytes > most) return cudaErrorInvalidConfiguration;
+  if (!valid || (cluster.x > 1 && emulation::clusters_at_once() == 0)) return cudaErrorInvalidConfiguration;
+  emulation::launch_allowed = emulation::allowed_of(reinterpret_cast<const void*>(kernel));
+  const bool fits = config->dynamicSmemBytes + emulation::static_shared() <= emulation::shared_limit();
+  if (!fits || config->dynamicSmemBytes > emulation::launch_allowed) return cudaErrorInvalidConfiguration;
   blockDim = block;
   emulation::launch_device = emulation::current_device;
   emulation::launch_stream = config->stream;

@@ -25,7 +25,8 @@ GENCORE_API void set_num_threads(int n);
 // Throws std::bad_alloc. It is given back with the size that it was taken with.
 GENCORE_API void* take_memory(std::size_t bytes);
 GENCORE_API void give_back_memory(void* memory, std::size_t bytes);
-// Frees what is kept for the next call, 256 MB at most.
+// Frees what is kept for the next call: 256 MB at most, and on CUDA devices all scratch memory but that of calls that are
+// still under way there.
 GENCORE_API void release_scratch();
 
 // Whether ops on arrays of a CUDA device find kernels: libgencore_cuda was loaded (gencore/cuda.h).
