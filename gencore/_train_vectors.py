@@ -60,7 +60,12 @@ def add_vectors(models: Any) -> None:
     _add_hidden(
         fvbn, types.layer_sizes, "none", "hidden units for each unit, in each layer; none: a logistic net"
     )
-    fvbn("--activation", choices=_ACTIVATIONS, default="tanh", help="of hidden units")
+    fvbn(
+        "--activation",
+        choices=(*_ACTIVATIONS, "identity"),
+        default="tanh",
+        help="of hidden units; identity: a linear net",
+    )
     eonade = _add_vector_model(
         models,
         "eonade",
