@@ -35,4 +35,5 @@ def renamed(error: Exception, op: str, **names: str) -> Exception:
     if names:
         words = rf"\b({'|'.join(names)})\b"
         expected = re.sub(words, lambda found: names[found[0]], expected)
-    return type(error)(f"{op}: {', received '.join([expected, *received])}")
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{op}: {', received '.join([expected, *received])}")

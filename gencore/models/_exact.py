@@ -88,9 +88,12 @@ class ExactModel(NeuralModel):
     def _check_parameters(self, op: str) -> None:
         """Raise ValueError where one on the host is not finite: what it would draw means nothing."""
         for name, parameter in self.named_parameters():
-            if parameter.device == "cpu" and not np.isfinite(parameter.numpy()).all():
-                wrong = parameter.numpy()[~np.isfinite(parameter.numpy())]
-                raise ValueError(f"{op}: expected {name} to be finite, received {wrong[0]}")
+            if parameter.device != "cpu":
+                continue
+            array = plain(parameter)
+            finite = np.isfinite(array)
+            if not finite.all():
+                raise ValueError(f"{op}: expected {name} to be finite, received {array[~finite][0]}")
 
     def _known(
         self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]

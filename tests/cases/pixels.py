@@ -473,11 +473,15 @@ def settings(a):
     return {k: a[k] for k in ("channel_groups", "labels", "n_classes") if k in a}
 
 
+def forward_inputs(rng, s):
+    return {**whole_inputs(rng, s), "causal": s["stack"] != UNMASKED}
+
+
 FORWARD = Case(
     name="conv.stack_forward",
     sizes=WHOLE,
     bench=size(16, (28, 28, 1), small(1, 1)),
-    inputs=whole_inputs,
+    inputs=forward_inputs,
     outputs=lambda s: {"out": (whole_shape(s), np.float32)},
     reference=forward_reference,
     public=lambda a, s: {"out": kernels.pixel_stack(a["x"], layers_of(a), **settings(a))},
@@ -485,6 +489,7 @@ FORWARD = Case(
     optional=frozenset({"labels"}),
     host=TABLE,
     bad=(
+        Bad("layers", changed(0, "mask", 2), ValueError, ("layers[0]'s mask", "not drawn yet")),
         Bad("channel_groups", 0, ValueError, ("at least 1", "0")),
         Bad("channel_groups", -1, ValueError, ("at least 1", "-1")),
         Bad("n_classes", -1, ValueError, ("-1",)),
