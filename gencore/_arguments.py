@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable
 from math import isfinite
@@ -92,8 +93,9 @@ def resolve_kind(args: argparse.Namespace, kind: str, model: object) -> None:
 
 
 def _integer(text: str, least: int, most: int | None = None) -> int:
+    thousands = re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+", text)  # 1,000 is a number, 5,5 are two
     try:
-        value = int(text.replace("_", "").replace(",", ""))
+        value = int(text.replace(",", "") if thousands else text)
     except ValueError:
         value = least - 1
     if value < least or (most is not None and value > most):
@@ -105,6 +107,15 @@ def _integer(text: str, least: int, most: int | None = None) -> int:
 def count(text: str) -> int:
     """1, 2, ...; thousands may be set off by commas."""
     return _integer(text, 1)
+
+
+def units(text: str) -> int:
+    """1, 2, ... without commas, which other models' option of that name has between layers."""
+    if "," in text:
+        raise argparse.ArgumentTypeError(
+            f"expected one number, as this model takes no list of layers, received {text!r}"
+        )
+    return count(text)
 
 
 def index(text: str) -> int:
@@ -120,6 +131,11 @@ def classes(text: str) -> int:
 def levels(text: str) -> int:
     """2 to 256."""
     return _integer(text, 2, 256)
+
+
+def mixtures(text: str) -> int:
+    """1 to 256."""
+    return _integer(text, 1, 256)
 
 
 def temperatures(text: str) -> int:

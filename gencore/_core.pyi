@@ -450,6 +450,7 @@ def conv_stack_forward(
     n_classes: int | None = None,
     labels: Array | None = None,
     x: Array | None = None,
+    causal: bool | None = None,
     out: Array | None = None,
 ) -> None: ...
 def conv_stack_vjp(

@@ -96,16 +96,25 @@ def as_levels(op: str, name: str, value: Any, columns: int, levels: int) -> NDAr
     return np.ascontiguousarray(array, np.uint8)
 
 
-def _numbers(op: str, name: str, value: Any, columns: int) -> NDArray[Any]:
-    """Rows of so many numbers, of whatever dtype they come in."""
+def as_numbers(op: str, name: str, value: Any) -> NDArray[Any]:
+    """Return what may be lists or a SciPy sparse matrix as an array of numbers, of whatever dtype they come in."""
     if hasattr(value, "toarray"):
         value = value.toarray()
+    if np.ma.is_masked(value):  # an array would show what the mask hides
+        count = int(np.ma.getmaskarray(value).sum())
+        raise ValueError(f"{op}: expected {name} without masked elements, received {count} of them")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{op}: expected {name} to be rows of equal length, received {error}") from error
     if array.dtype.kind not in "buif":
         raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
+    return array
+
+
+def _numbers(op: str, name: str, value: Any, columns: int) -> NDArray[Any]:
+    """Rows of so many numbers."""
+    array = as_numbers(op, name, value)
     if array.ndim != 2 or array.shape[1] != columns:
         hint = f" (a single row: {name}[None])" if array.shape == (columns,) else ""
         raise ValueError(f"{op}: expected {name} of shape (n, {columns}){hint}, received {array.shape}")

@@ -37,7 +37,7 @@ Example: 500 hidden units on the static binarisation of MNIST
     )
     add_data(p)
     _add_out(p)
-    p.add_argument("--hidden", type=types.count, default=500, metavar="N", help="hidden units")
+    p.add_argument("--hidden", type=types.units, default=500, metavar="N", help="hidden units")
     learning = p.add_argument_group("learning")
     _add_passes(learning, epochs=20)
     add = learning.add_argument
@@ -183,7 +183,7 @@ levels of grey
 
 def _add_pixels(p: Any, model: Any, *, own: tuple[str, ...]) -> None:
     """Add what models of images share; `own` names arguments of the model's own."""
-    model("--hidden", type=types.count, default=32, metavar="N", help="features of the two layers on top")
+    model("--hidden", type=types.units, default=32, metavar="N", help="features of the two layers on top")
     add_shape(model)
     model(
         "--output",
@@ -198,7 +198,7 @@ def _add_pixels(p: Any, model: Any, *, own: tuple[str, ...]) -> None:
         metavar="N",
         help="of a pixel that is not 0 or 1, 2 to 256 (default: 256)",
     )
-    model("--mixtures", type=types.levels, metavar="N", help="logistics of a pixel, 2 to 256 (default: 10)")
+    model("--mixtures", type=types.mixtures, metavar="N", help="logistics of a pixel, 1 to 256 (default: 10)")
     model("--classes", action="store_true", help="learn the images of each class; the data must have labels")
     learning = p.add_argument_group("learning")
     _add_passes(learning, epochs=20, batch_size=16)

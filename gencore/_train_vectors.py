@@ -22,7 +22,7 @@ def add_vectors(models: Any) -> None:
         "--hidden 500",
         _commands.train_nade,
     )
-    nade("--hidden", type=types.count, default=500, metavar="N", help="hidden units")
+    nade("--hidden", type=types.units, default=500, metavar="N", help="hidden units")
     made = _add_vector_model(
         models,
         "made",
@@ -60,7 +60,12 @@ def add_vectors(models: Any) -> None:
     _add_hidden(
         fvbn, types.layer_sizes, "none", "hidden units for each unit, in each layer; none: a logistic net"
     )
-    fvbn("--activation", choices=_ACTIVATIONS, default="tanh", help="of hidden units")
+    fvbn(
+        "--activation",
+        choices=(*_ACTIVATIONS, "identity"),
+        default="tanh",
+        help="of hidden units; identity: a linear net",
+    )
     eonade = _add_vector_model(
         models,
         "eonade",
@@ -98,7 +103,8 @@ likelihood. The file that --out names is written after each epoch, or every
 same bits.""",
         epilog=f"""\
 Example: the static binarisation of MNIST
-  gencore train {name} --data binarized_mnist {example} \\
+  gencore train {name} --data binarized_mnist \\
+      {example} \\
       --samples samples.png --out {name}.safetensors
   gencore evaluate {name}.safetensors --data binarized_mnist
 

@@ -193,14 +193,14 @@ Examples:
     completed.add(
         "--start",
         metavar="DATA",
-        help="what --clamp keeps values of, and where an RBM's chains start: .npy with one row or n of them, "
-        "or a data set, its first n test rows (default: the RBM's own chains, else its data's means)",
+        help="what --clamp keeps values of, and where an RBM's chains start: .npy with one row or more, of which "
+        "the first n are taken, or a data set's test rows (default: the RBM's own chains, else its data's means)",
     )
     completed.add(
         "--clamp",
         type=Path,
         metavar="FILE",
-        help=".npy mask, one row or n of them: units marked 1 keep their value in --start",
+        help=".npy mask, one row or more, as --start: units marked 1 keep their value there",
     )
     KindOptions(p, *drawn_in_order, called="a model that draws in order").add(
         "--temperature",

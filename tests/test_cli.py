@@ -17,7 +17,7 @@ import pytest
 from reference import rbm as reference
 
 import gencore
-from gencore import _bench, _commands, datasets
+from gencore import _arguments, _bench, _commands, datasets
 from gencore.cli import main, parser
 from gencore.models import RBM
 
@@ -358,6 +358,35 @@ def test_help_explains_every_argument_with_an_example(p):
         assert all(option in text for option in action.option_strings)
 
 
+@pytest.mark.parametrize("p", PARSERS, ids=lambda p: p.prog)
+def test_commands_of_the_help_can_be_given(p):
+    """Lines that end in a backslash go on, the others are whole: read as a shell does."""
+    text = p.format_help().partition("Example")[2].replace("\\\n", "")
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^ +(gencore .*)$", text, re.MULTILINE)
+    ]
+    for _, command, *rest in commands:
+        if command != "bench":
+            parser().parse_args([command, *rest])
+    for line in text.splitlines():  # what is left of a command that was folded begins like an option
+        assert not re.match(r" *-", line), line
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("12", 12), ("1,000", 1000), ("12,000,000", 12_000_000), ("1_000", 1000)]
+)
+def test_thousands_may_be_set_off(text, number):
+    assert _arguments.count(text) == number
+
+
+@pytest.mark.parametrize("text", ["5,5", "1,0", "1000,000", ",5", "1,00", "500,500,5", "1.5", ""])
+def test_commas_elsewhere_are_no_number(text):
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=f"expected an integer of at least 1, received '{text}'"
+    ):
+        _arguments.count(text)
+
+
 def test_the_options_that_the_documentation_names():
     texts = {p.prog: p.format_help() for p in PARSERS}
     named = {
@@ -415,6 +444,7 @@ ERRORS = [
     ("train rbm --data digits --lr 0 --out m", "--lr", "above 0", "'0'"),
     ("train rbm --data digits --lr nan --out m", "--lr", "'nan'"),
     ("train rbm --data digits --epochs 0 --out m", "--epochs", "at least 1"),
+    ("train rbm --data digits --hidden 5,5 --out m", "--hidden", "one number", "'5,5'"),
     ("train rbm --data digits --momentum 1 --out m", "--momentum", "below 1"),
     ("train rbm --data digits --schedule constant --lr-end 1 --out m", "--lr-end"),
     ("train rbm --data digits --schedule exponential --lr-end 0 --out m", "above 0"),

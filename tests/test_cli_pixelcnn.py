@@ -322,6 +322,10 @@ def test_completions_keep_what_the_mask_marks(trained, capsys):
     partial = np.where(upper, DIGITS.test[:6], np.nan).reshape(6, 8, 8, 1)
     assert np.array_equal(a, trained.sample(6, partial=partial, key=2).reshape(6, 64))
     assert np.array_equal(a[:, upper], DIGITS.test[:6, upper])
+    np.save("rows.npy", DIGITS.test)  # of a file, too, the first n rows
+    np.save("masks.npy", np.broadcast_to(upper, (7, 64)))
+    assert run("sample model.safetensors -n 6 --start rows.npy --clamp masks.npy --seed 2 --out c.npy") == 0
+    assert np.array_equal(np.load("c.npy"), a)
     assert (a[:, ~upper] != DIGITS.test[:6, ~upper]).any()
     assert (b[:, :, :4] == DIGITS.test[7].reshape(8, 8)[:, :4]).all()
     assert (b[1:, :, 4:] != b[0, :, 4:]).any()
@@ -382,7 +386,9 @@ ERRORS = [
     ("sample model.safetensors --start grey.npy --clamp mask.npy", "--start", "0 and 1 only", "--threshold X"),
     ("sample model.safetensors --start digits --clamp grey.npy", "--clamp", "0 and 1 only"),
     ("sample model.safetensors -n 300 --start digits --clamp mask.npy", "256"),
-    ("sample model.safetensors -n 3 --start rows.npy --clamp mask.npy", "--start", "1 row, or 3", "4"),
+    ("sample model.safetensors -n 5 --start rows.npy --clamp mask.npy", "--start", "1 row, or at least 5", "4"),
+    (f"{SMALL} --out m --hidden 5,5", "--hidden", "one number", "'5,5'"),
+    (f"{SMALL} --out m --output discretised_logistic --mixtures 0", "--mixtures", "from 1 to 256", "'0'"),
     ("sample levels.safetensors --start white.npy --clamp mask.npy", "0 to 3", "255"),
     ("evaluate model.safetensors --data digits --runs 100", "--runs", "RBM", "of kind PixelCNN"),
     ("evaluate model.safetensors --data digits --samples 10", "--samples", "VAE", "of kind PixelCNN"),

@@ -223,6 +223,10 @@ def test_transposed_convolution_undoes_the_shape_of_a_convolution():
 
 
 X, W = np.zeros((2, 5, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
+BACK, ONES = (
+    np.zeros((3, 3, 4, 3), np.float32),
+    np.ones(4, np.float32),
+)  # a transposed kernel, a bias of the result
 
 
 @pytest.mark.parametrize(
@@ -240,8 +244,20 @@ X, W = np.zeros((2, 5, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
         (lambda: conv.masked_conv2d(X, W, None, "C"), "masked_conv2d: expected mask to be 'A', 'B', 'rows-A'"),
         (lambda: conv.masked_conv2d(X, W, None, "B", 3), "the output channels of w"),
         (lambda: conv.masked_conv2d(X, W[:, :, :2].copy()), "masked_conv2d: expected weight of shape (3, 3, 3, 4)"),
-        (lambda: conv.conv_transpose2d(X, np.zeros((3, 3, 4, 3), np.float32), stride=2, output_padding=2),
+        (lambda: conv.masked_conv2d(X, W, None, ["A"]), "masked_conv2d: expected mask to be 'A', 'B', 'rows-A'"),
+        (lambda: conv.conv2d(X, W, activation=["relu"]), "conv.conv2d: expected activation to be one of identity"),
+        (lambda: conv.conv2d(X, W[:1, :1].copy(), ONES[:3]),
+         "conv.conv2d: expected bias of shape (4,), the columns of weight, received (3,)"),
+        (lambda: conv.conv_transpose2d(X, BACK, stride=2, output_padding=2),
          "conv_transpose2d: expected output_padding below stride (2, 2), received (2, 2)"),
+        (lambda: conv.conv_transpose2d(X, BACK, padding=3),
+         "conv.conv_transpose2d: expected padding below the kernel's size (3, 3), received (3, 3)"),
+        (lambda: conv.conv_transpose2d(X, W),
+         "conv.conv_transpose2d: expected weight of shape (3, 3, 3, 3), the channels of x, received (3, 3, 3, 4)"),
+        *((lambda bias=bias: conv.conv_transpose2d(X, BACK, bias),
+           f"conv.conv_transpose2d: expected bias of shape (4,), received {received}")
+          for bias, received in ((1.0, "float"), (ONES.tolist(), "list"), (ONES[:1], "shape (1,)"),
+                                 (np.ones((2, 1, 1, 1, 4), np.float32), "shape (2, 1, 1, 1, 4)"))),
     ],
 )  # fmt: skip
 def test_wrong_calls_name_the_argument(call, words):
@@ -254,6 +270,21 @@ def test_float64_images_are_refused():
         conv.masked_conv2d(X.astype(float), W)
     with pytest.raises(TypeError, match=r"conv2d: expected weight to be contiguous in C order"):
         conv.conv2d(X, np.asfortranarray(W))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float64])
+def test_kernels_of_one_pixel_take_what_others_take(dtype):
+    for weight in (W, W[:1, :1].copy()):
+        with pytest.raises(TypeError, match=r"conv\.conv2d: expected x of dtype .*float32"):
+            conv.conv2d(X.astype(dtype), weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_arrays_of_a_transposed_convolution_are_float32(dtype):
+    good = {"x": X, "weight": BACK, "bias": ONES}
+    for name, array in good.items():
+        with pytest.raises(TypeError, match=rf"conv\.conv_transpose2d: expected {name} of dtype float32"):
+            conv.conv_transpose2d(**{**good, name: array.astype(dtype)})
 
 
 @pytest.mark.parametrize("mask", ["A", "B"])
@@ -338,3 +369,106 @@ def test_second_derivatives_of_a_stack():
               for s in (-1, 0, 1)]  # fmt: skip
     # 64 numbers known to 1e-7 over 4e-4, and the fourth derivative.
     assert found == pytest.approx((values[0] - 2 * values[1] + values[2]) / h**2, rel=0.03, abs=0.05)
+
+
+def layer(src, w, mask="B", **options):
+    """A convolution of a stack, of one pixel unless w says otherwise."""
+    return conv.PixelLayer("conv", src, 0, np.full(w, 0.5, np.float32), None, mask, **options)
+
+
+HIDDEN, IMAGES = layer(0, (3, 3, 1, 2), "A"), np.zeros((2, 3, 4, 1), np.uint8)
+# Stacks by which a pixel sees itself, and the layer that is to blame.
+OPEN = {
+    "type B": ([layer(0, (1, 1, 1, 1))], "layers[0]'s mask"),
+    "relu of the image": ([conv.PixelLayer("relu", 0), layer(1, (1, 1, 1, 1))], "layers[0]'s src"),
+    "relu, then type A": ([conv.PixelLayer("relu", 0), layer(1, (3, 3, 1, 1), "A")], "layers[0]'s src"),
+    "image added": ([HIDDEN, layer(1, (1, 1, 2, 1)), conv.PixelLayer("add", 2, 0)], "layers[2]'s src"),
+    "whole rows of type A": ([HIDDEN, layer(1, (1, 3, 2, 1), "rows-B")], "layers[1]'s mask"),
+    "whole rows of a row's left": (
+        [layer(0, (3, 3, 1, 2), "rows-A"), layer(1, (1, 3, 2, 2)), layer(2, (1, 3, 2, 1), "rows-B")],
+        "layers[2]'s mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_stack_by_which_a_pixel_sees_itself_is_neither_drawn_from_nor_a_probability(name):
+    stack, blamed = OPEN[name]
+    learned = [
+        a._replace(weight=None if a.weight is None else gc.tensor(a.weight, requires_grad=True))
+        for a in stack
+    ]
+    for op, call in (
+        ("pixel_sample", lambda: conv.pixel_sample(stack, (1, 2, 2, 1), 1)),
+        ("pixel_log_prob", lambda: conv.pixel_log_prob(IMAGES, stack)),
+        ("pixel_log_prob", lambda: conv.pixel_log_prob(IMAGES, learned)),
+    ):
+        with pytest.raises(ValueError, match=rf"conv\.{op}: expected {re.escape(blamed)} to .*not drawn yet"):
+            call()
+    assert conv.pixel_stack(IMAGES.astype(np.float32), stack).shape == (2, 3, 4, 1)
+
+
+def test_whole_rows_may_be_seen_of_what_is_complete_and_of_what_is_above_or_to_the_left():
+    """Cached activations are those of whole images: rows-B of rows-A, or of type A where kernels end at the pixel."""
+    for rows in (
+        [layer(0, (3, 3, 1, 2), "rows-A"), layer(1, (3, 3, 2, 1), "rows-B")],
+        [HIDDEN, layer(1, (3, 2, 2, 1), "rows-B")],
+    ):
+        images = conv.pixel_sample(rows, (5, 4, 4, 1), 1)
+        logits = conv.pixel_stack(images.astype(np.float32), rows)
+        drawn = [
+            conv.pixel_draw(np.ascontiguousarray(logits[:, y, x]), 1, 4 * y + x)
+            for y in range(4)
+            for x in range(4)
+        ]
+        assert np.array_equal(np.stack(drawn, 1), images.reshape(5, 16))
+
+
+STACK = [HIDDEN, layer(1, (1, 1, 2, 1))]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        *((lambda groups=groups: conv.pixel_stack(IMAGES.astype(np.float32), STACK, channel_groups=groups),
+           f"conv.pixel_stack: expected channel_groups to be at least 1, received {groups}") for groups in (0, -1)),
+        (lambda: conv.pixel_log_prob(IMAGES, STACK, channel_groups=0),
+         "conv.pixel_log_prob: expected channel_groups to be at least 1, received 0"),
+        (lambda: conv.pixel_log_prob(IMAGES, STACK, levels=1), "expected levels from 2 to 256, received 1"),
+        (lambda: conv.pixel_log_prob(IMAGES, STACK, n_mixtures=300), "expected n_mixtures from 0 to 256, received 300"),
+        (lambda: conv.pixel_log_prob(IMAGES, STACK, levels=5),
+         "expected the last of layers, with these levels, to put out 5 channels, received 1"),
+        (lambda: conv.pixel_log_prob(IMAGES, []), "to put out 1 channels, received 0"),
+        (lambda: conv.pixel_log_prob(IMAGES, STACK, labels=np.zeros(2, np.int64)),
+         "conv.pixel_log_prob: expected n_classes to be at least 1 with labels, received 0"),
+        (lambda: conv.pixel_stack(IMAGES, [conv.PixelLayer(["conv"], 0)]), "expected the kind of layer 0 to be conv"),
+        (lambda: conv.pixel_stack(IMAGES, [layer(0, (1, 1, 1, 1), ["A"])]), "expected the mask of layer 0 to be None"),
+    ],
+)  # fmt: skip
+def test_wrong_stacks_are_named(call, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call()
+
+
+def test_images_that_do_not_lie_in_order_are_named():
+    with pytest.raises(TypeError, match=r"conv\.pixel_log_prob: expected images to be contiguous in C order"):
+        conv.pixel_log_prob(np.asfortranarray(IMAGES), STACK)
+
+
+@pytest.mark.parametrize(("levels", "n_mixtures", "logits"), [(2, 0, 1), (5, 0, 5), (5, 2, 6)])
+def test_no_images_have_no_log_probabilities_and_gradients_of_0(levels, n_mixtures, logits):
+    first, last = (
+        gc.tensor(a.weight, requires_grad=True) for a in (layer(0, (3, 3, 1, 4)), layer(0, (1, 1, 2, logits)))
+    )
+    stack = [
+        HIDDEN._replace(weight=first),
+        conv.PixelLayer("gate", 1),
+        layer(2, (1, 1, 2, 1))._replace(weight=last),
+    ]
+    out = conv.pixel_log_prob(IMAGES[:0], stack, levels=levels, n_mixtures=n_mixtures)
+    assert out.shape == (0,)
+    gradients = gc.grad(out.sum(), [first, last], create_graph=True)
+    second = gc.grad(sum(np.sum(g * g) for g in gradients), [first, last])
+    assert not any(g.numpy().any() for g in (*gradients, *second))
+    with gc.no_grad():
+        assert conv.pixel_log_prob(IMAGES[:0], stack, levels=levels, n_mixtures=n_mixtures).shape == (0,)

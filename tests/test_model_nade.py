@@ -114,6 +114,7 @@ def test_divergence_is_reported():
     [
         (lambda m: NADE(0, 3), "NADE: expected n_visible to be an integer of at least 1, received 0"),
         (lambda m: NADE(3, 3, order=(0, 1, 1)), "expected order to be a permutation of 0 to 2"),
+        (lambda m: NADE(3, 3, order=[[1], [2, 3]]), "NADE: expected order to be a permutation of 0 to 2, received"),
         (lambda m: m.log_prob(np.zeros((2, 5))), "NADE.log_prob: expected X of shape (n, 6), received (2, 5)"),
         (lambda m: m.log_prob(np.full((2, 6), 0.5)), "0 and 1 only, received 0.5 at (0, 0)"),
         (lambda m: m.sample(0), "expected n to be an integer of at least 1"),

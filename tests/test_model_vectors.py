@@ -27,6 +27,7 @@ MASKED = {
     "fvbn": lambda: FVBN(D, seed=6),
     "fvbn, order": lambda: FVBN(D, order=ORDER, seed=7),
     "fvbn, hidden": lambda: FVBN(D, hidden=(3,), order=ORDER, seed=8),
+    "fvbn, linear": lambda: FVBN(D, hidden=(2, 3), activation="identity", seed=12),
     "fvbn, two layers": lambda: FVBN(D, hidden=(3, 2), activation="logistic", seed=9),
 }
 MODELS = MASKED | {
@@ -52,6 +53,7 @@ def place(states):
 # --- probabilities ------------------------------------------------------------------------------------------
 
 ACTIVATIONS = {
+    "identity": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,
     "logistic": expit,
@@ -237,6 +239,17 @@ def test_it_learns_digits_and_goes_on_from_files(name, tmp_path):
     assert np.abs(drawn.mean(0) - data.train.mean(0)).mean() < 0.05
 
 
+def test_the_linear_net_is_a_logistic_one():
+    """Its logits are sums over what comes before, to the rounding of the products."""
+    linear, logistic = made("fvbn, linear"), FVBN(D, seed=0)
+    with gc.no_grad():
+        biases = linear.logits(np.zeros((1, D), np.uint8)).numpy()
+        weights = linear.logits(np.eye(D, dtype=np.uint8)).numpy() - biases
+        logistic.layers[0].weight[...], logistic.layers[0].bias[...] = weights, biases[0]
+    assert not np.tril(weights).any()
+    np.testing.assert_allclose(linear.log_prob(STATES), logistic.log_prob(STATES), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_masks_and_orders_survive_a_file(name, tmp_path):
     model = made(name)
@@ -322,12 +335,17 @@ BAD = (
     (lambda: MADE(3, order="any"), "MADE: expected order to be 'random' or a permutation, received 'any'"),
     (lambda: MADE(3, order=(0, 1, 1)), "MADE: expected order to be a permutation of 0 to 2, received (0, 1, 1)"),
     (lambda: MADE(3, activation="step"), "MADE: expected activation to be one of identity, logistic"),
+    (lambda: MADE(3, activation=["relu"]), "MADE: expected activation to be one of identity, logistic"),
+    (lambda: MADE(3, direct="no"), "MADE: expected direct to be True or False, received 'no'"),
+    (lambda: FVBN(3, order=[[1], [2, 3]]), "FVBN: expected order to be a permutation of 0 to 2, received [[1], [2"),
     (lambda: FVBN(3, order=(0.0, 1.0, 2.0)), "FVBN: expected order to be a permutation of 0 to 2"),
     (lambda: FVBN(3, hidden=(0,)), "FVBN: expected a layer of hidden to be an integer of at least 1"),
     (lambda: EoNADE(3, ()), "EoNADE: expected hidden to have at least 1 layer"),
     (lambda: EoNADE(3, n_orderings=True), "EoNADE: expected n_orderings to be an integer of at least 1"),
     (lambda: EoNADE(3, activation="identity"), "EoNADE: expected activation to be one of relu, softplus"),
     (lambda: EoNADE(3).log_prob(np.zeros((1, 3)), orders=[(0, 1)]), "EoNADE.log_prob: expected each of orders to be"),
+    (lambda: EoNADE(3, activation=["relu"]), "EoNADE: expected activation to be one of relu, softplus"),
+    (lambda: EoNADE(3).log_prob(np.zeros((1, 3)), orders=3), "EoNADE.log_prob: expected each of orders to be"),
     (lambda: EoNADE(3).log_prob(np.zeros((1, 3)), orders=[]), "expected orders to have at least one row"),
     (lambda: EoNADE(3).sample(2, order=(1, 2, 3)), "EoNADE.sample: expected each of orders to be a permutation"),
 )  # fmt: skip
@@ -336,7 +354,7 @@ BAD_CALLS = (
     (lambda m: m.log_prob(np.full((2, 6), 0.5)), "0 and 1 only, received 0.5 at (0, 0)"),
     (lambda m: m.sample(0), "expected n to be an integer of at least 1"),
     (lambda m: m.sample(2, method="fast"), "sample: expected method to be 'cached' or 'naive'"),
-    (lambda m: m.sample(2, temperature=-1.0), "expected temperature to be positive and finite, received -1.0"),
+    (lambda m: m.sample(2, temperature=-1.0), "expected temperature to be a number from 1e-30 to 1e30"),
     (lambda m: m.sample(2, partial=np.zeros((3, 6))), "expected partial of shape (6,) or (2, 6), received (3, 6)"),
     (lambda m: m.sample(2, partial=np.full(6, 3.0)), "0 and 1 only, received 3.0"),
     (lambda m: m.fit(STATES, epochs=1, weight_decay=-1), "fit: expected weight_decay to be at least 0"),

@@ -336,6 +336,13 @@ def test_layer_learns_to_add():
     assert float(loss) < 0.3 * 6 * np.log(2)
 
 
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+ROW = ones(1, 2, 2, 2), ones(1, 3, 2, 12), ones(3, 3, 12), ones(12)  # arguments of a Row LSTM of 3 units
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -348,9 +355,93 @@ def test_layer_learns_to_add():
          "recurrent.map_lstm: expected path to be 'rows' or 'diagonals', received 'columns'"),
         (lambda: recurrent.row_lstm(np.zeros((1, 2, 2, 2), np.float32), np.zeros((1, 3, 2, 12), np.float32),
                                     np.zeros((3, 3, 12), np.float32), np.zeros(12, np.float32), channel_groups=2),
-         "recurrent.input_to_state: expected the units to be a multiple of channel_groups, 2, received 3"),
+         "recurrent.row_lstm: expected the units to be a multiple of channel_groups, 2, received 3"),
+        (lambda: recurrent.map_lstm(ones(1, 2, 2, 24), ones(2, 2, 6, 24), "diagonals"),
+         "recurrent.map_lstm: expected z of shape (1, 2, 2, 48), the images of the states and the gates of weight"),
+        (lambda: recurrent.row_lstm(ones(1, 2, 2, 2), ones(3, 3, 2, 12), *ROW[2:]),
+         "recurrent.row_lstm: expected w_input of shape (1, k, 2, 4 F), received shape (3, 3, 2, 12)"),
+        (lambda: recurrent.lstm_of_map(ROW[0], ones(3, 3, 2, 12), ones(1, 3, 3, 12), ROW[3], "rows"),
+         "recurrent.lstm_of_map: expected w_input of shape (1, k, 2, 4 F), received shape (3, 3, 2, 12)"),
+        (lambda: recurrent.input_to_state(ROW[0], ones(3, 3, 2, 12), ROW[3]),
+         "recurrent.input_to_state: expected weight of shape (1, k, 2, 4 F), received shape (3, 3, 2, 12)"),
+        (lambda: recurrent.lstm_of_map(*ROW[:2], ones(1, 3, 3, 12), ROW[3], ["rows"]),
+         "recurrent.lstm_of_map: expected path to be 'rows' or 'diagonals', received ['rows']"),
+        *((lambda groups=groups: recurrent.row_lstm(*ROW, channel_groups=groups),
+           f"recurrent.row_lstm: expected channel_groups to be an integer of at least 1, received {groups}")
+          for groups in (0, -2)),
+        (lambda: recurrent.row_lstm(*ROW[:3], None), "row_lstm: expected bias of shape (12,), received NoneType"),
+        (lambda: recurrent.row_lstm(ROW[0], [1], *ROW[2:]), "row_lstm: expected w_input of shape (1, k, 2, 4 F)"),
+        (lambda: recurrent.row_lstm(*ROW[:2], [1], ROW[3]), "row_lstm: expected w_state of shape (taps, F, 4F)"),
+        (lambda: recurrent.row_lstm(*ROW[:2], ones(3, 3, 11), ROW[3]),
+         "recurrent.row_lstm: expected w_state of 12 columns, four gates of its units, received 11"),
+        (lambda: recurrent.row_lstm(ROW[0], ones(1, 3, 2, 16), ROW[2], ones(16)),
+         "recurrent.row_lstm: expected w_input of 12 columns, the gates of w_state, received 16"),
+        (lambda: recurrent.diagonal_lstm(ROW[0], ones(2, 12), ones(3, 3, 12), ROW[3]),
+         "recurrent.diagonal_lstm: expected w_state of shape (2, F, 4F), received shape (3, 3, 12)"),
+        (lambda: recurrent.diagonal_bilstm(ones(1, 2, 2, 4), ones(4, 24), ones(1, 2, 6, 24), ones(24)),
+         "recurrent.diagonal_bilstm: expected w_state of shape (2, 2, F, 4F), received shape (1, 2, 6, 24)"),
+        (lambda: recurrent.diagonal_bilstm(ones(1, 2, 2, 4), ones(4, 24), ones(2, 2, 6, 24), ones(24)),
+         "recurrent.diagonal_bilstm: expected w_input of 48 columns, the gates of w_state, received 24"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         call()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, gc.tensor])
+@pytest.mark.parametrize("name", ["w_input", "w_state"])
+def test_weights_of_a_map_are_float32(kind, name):
+    arguments = dict(zip(("x", "w_input", "w_state", "bias"), map(kind, ROW), strict=True))
+    arguments[name] = kind(arguments[name].astype(np.float64))
+    with pytest.raises(TypeError, match=rf"recurrent\.row_lstm: expected {name} of dtype float32"):
+        recurrent.row_lstm(**arguments)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, gc.tensor])
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("input_sums", ones(3, 40), "of shape (3, 24), four gates of c, received (3, 40)"),
+        ("state_sums", ones(1, 24), "of shape (3, 24), four gates of c, received (1, 24)"),
+        ("state_sums", np.ones((3, 24)), "of dtype float32"),
+        ("c", ones(6), "to have 2 dimensions, received shape (6,)"),
+        ("c", np.ones((3, 6)), "of dtype float32"),
+    ],
+)
+def test_wrong_parts_of_a_cell_are_named_whatever_they_are(kind, name, array, words):
+    arguments = {"input_sums": ones(3, 24), "state_sums": ones(3, 24), "c": ones(3, 6), name: array}
+    with pytest.raises(
+        (ValueError, TypeError), match=re.escape(f"recurrent.lstm_cell: expected {name} {words}")
+    ):
+        recurrent.lstm_cell(**{n: kind(a) for n, a in arguments.items()})
+
+
+def test_derivatives_of_a_cell():
+    """Of strided Tensors, too; along random directions, to the rounding of some 20 operations."""
+    rng = np.random.default_rng(13)
+    args = [float32(rng, 3, 24), float32(rng, 24, 3), float32(rng, 3, 6)]
+    of_h, of_c = float32(rng, 3, 6), float32(rng, 3, 6)
+
+    def loss(h, c):
+        return np.sum(of_h * h + 0.5 * h * h) + np.sum(of_c * c)
+
+    def exact(a, b, c):
+        i, f, g, o = np.split(a + b.T, 4, axis=1)
+        after = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        return loss(np.tanh(after) / (1 + np.exp(-o)), after)
+
+    leaves = [gc.tensor(a, requires_grad=True) for a in args]
+    h, c = recurrent.lstm_cell(leaves[0], leaves[1].T, leaves[2])
+    plain_h, plain_c = recurrent.lstm_cell(args[0], np.ascontiguousarray(args[1].T), args[2])
+    assert np.array_equal(h.numpy(), plain_h)
+    assert np.array_equal(c.numpy(), plain_c)
+    arrays = [a.astype(np.float64) for a in args]
+    d, e = ([float32(rng, *a.shape) for a in arrays] for _ in "de")
+    first = gc.grad(loss(h, c), leaves, create_graph=True)
+    along = sum(np.sum(g * v) for g, v in zip(first, d, strict=True))
+    second = gc.grad(along, leaves)
+    found = sum(float(np.sum(s.numpy().astype(np.float64) * v)) for s, v in zip(second, e, strict=True))
+    size = sum(float(np.sum(np.abs(g.numpy() * v))) for g, v in zip(first, d, strict=True))
+    assert abs(float(along.numpy()) - slope(exact, arrays, d)) <= 40 * U * size
+    assert found == pytest.approx(curvature(exact, arrays, d, e), rel=1e-4, abs=1e-4)

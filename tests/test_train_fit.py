@@ -166,6 +166,14 @@ def test_callbacks_see_each_record_and_end_the_training():
     assert len(history) == 2
 
 
+@pytest.mark.parametrize("returned", [None, False, 1, "stop", np.ones(2), object(), np.False_], ids=str)
+def test_nothing_but_true_ends_the_training(returned):
+    """A figure that a plot returns is no reason to stop, nor is an array, which is neither true nor false."""
+    assert len(fit(net(), callbacks=[lambda m, r: returned])) == 3
+    for true in (True, np.True_):
+        assert len(fit(net(), callbacks=[lambda m, r, true=true: true, lambda m, r: returned])) == 1
+
+
 def test_a_modules_own_attributes_are_left_alone():
     class Noisy(nn.Linear):
         def __init__(self):
@@ -463,7 +471,12 @@ def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
         ({"lr": np.nan}, ValueError, "lr to be above 0"),
         ({"clip_norm": 0.0}, ValueError, "clip_norm to be above 0"),
         ({"checkpoint_every": 5}, ValueError, "checkpoint to name a file"),
-        ({"checkpoint_every": 0, "checkpoint": "a"}, ValueError, "checkpoint_every to be at least 1"),
+        ({"checkpoint_every": 0, "checkpoint": "a"}, ValueError, "checkpoint_every to be an integer of at least 1"),
+        ({"checkpoint": "no/such/a"}, ValueError, "fit: expected checkpoint in a folder that exists"),
+        ({"callbacks": print}, TypeError, "fit: expected callbacks to be a sequence of functions"),
+        ({"validation": (X[:0], Y[:0])}, ValueError, "fit: expected validation to have at least 1 row, received 0"),
+        ({"validation": (X[:4], Y[:3])}, ValueError, r"as many rows each in validation, received \[4, 3\]"),
+        ({"lr": "0.1"}, ValueError, "lr to be above 0, received '0.1'"),
         ({"resume": True}, ValueError, "checkpoint to name the file to resume from"),
         ({"data": (X[:4], Y[:3])}, ValueError, r"as many rows each in X, received \[4, 3\]"),
         ({"data": X[:0]}, ValueError, "at least 1 row"),
@@ -475,3 +488,9 @@ def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
 def test_wrong_arguments(changes, error, named):
     with pytest.raises(error, match=named):
         fit(nn.Linear(5, 2, key=0), **changes)
+
+
+@pytest.mark.parametrize("optimizer", [None, "adam", optim.Adam])
+def test_what_is_no_optimizer_is_named(optimizer):
+    with pytest.raises(TypeError, match=r"fit: expected optimizer to be one of gencore\.optim, received"):
+        gc.train.fit(net(), square_loss, DATA, optimizer=optimizer, epochs=1)

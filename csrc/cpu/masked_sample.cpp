@@ -209,8 +209,12 @@ const std::uint8_t* row_of(const Matrix<const std::uint8_t>& known, std::int64_t
   return known.row(known.shape[0] == 1 ? 0 : r);
 }
 
+struct Wrong {  // NaN
+  Flag logits, noise;
+};
+
 template <int Parts>
-void sample_rows(const MaskedSample& op, const SampledNet& net, std::int64_t first, std::int64_t rows, Flag& overflow) {
+void sample_rows(const MaskedSample& op, const SampledNet& net, std::int64_t first, std::int64_t rows, Wrong& wrong) {
   Scratch scratch(RowsOfNet<Parts>::bytes(net));
   RowsOfNet<Parts> side_by_side(scratch, net);
   side_by_side.activation = op.activation;
@@ -223,9 +227,14 @@ void sample_rows(const MaskedSample& op, const SampledNet& net, std::int64_t fir
     GENCORE_UNROLL
     for (int p = 0; p < Parts; ++p) store(drawn + p * lanes, logits[p]);
     for (std::int64_t r = 0; r < rows; ++r) {
-      if (drawn[r] != drawn[r]) overflow.raise();
-      bool one = op.noise.row(first + r)[d] < drawn[r];
-      if (op.mask.given() && row_of(op.mask, first + r)[d] != 0) one = row_of(op.given, first + r)[d] != 0;
+      const float noise = op.noise.row(first + r)[d];
+      if (drawn[r] != drawn[r]) wrong.logits.raise();
+      bool one = noise < drawn[r];
+      if (op.mask.given() && row_of(op.mask, first + r)[d] != 0) {
+        one = row_of(op.given, first + r)[d] != 0;
+      } else if (noise != noise) {
+        wrong.noise.raise();
+      }
       op.out.row(first + r)[d] = one ? 1 : 0;
       drawn[r] = one ? 1.0f : 0.0f;
     }
@@ -248,15 +257,18 @@ void masked_sample(const MaskedSample& op) {
   const SampledNet net(scratch, op);
   const std::int64_t ahead = net.first_that_looks_ahead();
   if (ahead >= 0) runtime::reject_degrees(MaskedSample::name, "degrees", net.layers[0].stairs.in[ahead]);
-  Flag overflow;
+  Wrong wrong;
   constexpr std::int64_t most = most_parts * lanes;
   parallel_for(ceil_div(n, most), [&](std::int64_t task) {
     const std::int64_t first = task * most, rows = min_of(most, n - first);
-    if (rows <= lanes) return sample_rows<1>(op, net, first, rows, overflow);
-    if (rows <= 2 * lanes) return sample_rows<2>(op, net, first, rows, overflow);
-    sample_rows<most_parts>(op, net, first, rows, overflow);
+    if (rows <= lanes) return sample_rows<1>(op, net, first, rows, wrong);
+    if (rows <= 2 * lanes) return sample_rows<2>(op, net, first, rows, wrong);
+    sample_rows<most_parts>(op, net, first, rows, wrong);
   });
-  if (overflow.raised != 0) reject_parameters(op);
+  if (wrong.logits.raised != 0) reject_parameters(op);
+  if (wrong.noise.raised != 0) {
+    runtime::reject_not_finite(MaskedSample::name, "noise", op.noise.data, op.noise.size());
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 // with 7 blocks of 16 features: 0.6 GFLOP, 2.6 ms on a core; one forward pass a pixel does 784 times that.
 #include "gencore/pixels.h"
 
+#include "../runtime/reject.h"
 #include "../runtime/table.h"
 #include "activation.h"
 #include "conv_taps.h"
@@ -45,14 +46,25 @@ float first_lane(F v) {
   return lane[0];
 }
 
+constexpr int no_level = -1;  // by logits that are no distribution: NaN, or without a largest one
+
+bool any_nan(const float* x, std::int64_t count) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (x[k] != x[k]) return true;
+  }
+  return false;
+}
+
 // A bit by its logit; a level by its logits, by running sums in float64, the last one of positive mass where rounding
 // leaves none.
-std::uint8_t draw_unit(const float* logits, std::int64_t count, float temperature, double u) {
+int draw_unit(const float* logits, std::int64_t count, float temperature, double u) {
+  if (any_nan(logits, count)) return no_level;
   const float scale = 1.0f / temperature;
   if (count == 1) return u < static_cast<double>(first_lane(logistic(splat(logits[0] * scale)))) ? 1 : 0;
   float mass[256 + lanes];
   float top = -__builtin_inff();
   for (std::int64_t k = 0; k < count; ++k) top = logits[k] > top ? logits[k] : top;
+  if (__builtin_isinf(top)) return no_level;
   double total = 0;
   for (std::int64_t k = 0; k < count; k += lanes) {
     const int valid = static_cast<int>(min_of(count - k, lanes));
@@ -68,11 +80,12 @@ std::uint8_t draw_unit(const float* logits, std::int64_t count, float temperatur
     sum += static_cast<double>(mass[k]);
     if (target < sum) break;
   }
-  return static_cast<std::uint8_t>(found);
+  return static_cast<int>(found);
 }
 
 // The same from the parameters of a mixture.
-std::uint8_t draw_level(const float* mixture, std::int64_t mixtures, std::int64_t levels, float temperature, double u) {
+int draw_level(const float* mixture, std::int64_t mixtures, std::int64_t levels, float temperature, double u) {
+  if (any_nan(mixture, 3 * mixtures)) return no_level;
   float logits[256 + lanes];
   level_log_probs(mixture, mixtures, Bins(levels), logits);
   return draw_unit(logits, levels, temperature, u);
@@ -81,8 +94,10 @@ std::uint8_t draw_level(const float* mixture, std::int64_t mixtures, std::int64_
 void pixel_draw(const conv::PixelDraw& op) {
   for (std::int64_t r = 0; r < op.logits.shape[0]; ++r) {
     const double u = UnitDraw(op, r).uniform(op.unit);
-    op.out[r] = op.n_mixtures > 0 ? draw_level(op.logits.row(r), op.n_mixtures, op.levels, op.temperature, u)
-                                  : draw_unit(op.logits.row(r), op.logits.shape[1], op.temperature, u);
+    const int drawn = op.n_mixtures > 0 ? draw_level(op.logits.row(r), op.n_mixtures, op.levels, op.temperature, u)
+                                        : draw_unit(op.logits.row(r), op.logits.shape[1], op.temperature, u);
+    if (drawn == no_level) runtime::reject_not_finite(op.name, "logits", op.logits.data, op.logits.size());
+    op.out[r] = static_cast<std::uint8_t>(drawn);
   }
 }
 
@@ -147,7 +162,7 @@ struct Stack {
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t* layer = op.layers.row(i);
       steps[i] = {layer, nullptr, false, nullptr, 0, 0};
-      maps[i + 1] = {layer[conv::layer_c_out], 1, 0, 0, comes_row_by_row(steps[i]), 0};
+      maps[i + 1] = {layer[conv::layer_c_out], 1, 0, 0, row_by_row(steps[i]), 0};
       if (steps[i].kind() == conv::Layer::convolve) prepare(op, steps[i], scratch);
     }
     for (std::int64_t m = 0; m <= count; ++m) {  // what readers need
@@ -165,17 +180,10 @@ struct Stack {
   }
 
  private:
-  bool comes_row_by_row(const Step& s) const {
-    const bool source = maps[s.src()].row_by_row;
-    switch (s.kind()) {
-      case conv::Layer::add: return source && maps[s.layer[conv::layer_src2]].row_by_row;
-      case conv::Layer::relu:
-      case conv::Layer::gate: return source;
-      case conv::Layer::convolve: break;
-    }
-    const bool same_pixel = s.kh() == 1 && s.kw() == 1;
-    if (s.mask() == conv::Mask::above) return true;
-    return source && (s.mask() == conv::Mask::to_this_row || (same_pixel && s.mask() != conv::Mask::before));
+  bool row_by_row(const Step& s) const {
+    const std::int64_t src2 = s.kind() == conv::Layer::add ? s.layer[conv::layer_src2] : s.src();
+    return conv::comes_row_by_row(s.kind(), s.mask(), s.kh(), s.kw(),
+                                  maps[s.src()].row_by_row && maps[src2].row_by_row);
   }
   void prepare(const PixelSample& op, Step& s, Scratch& scratch) {
     const Taps taps = s.taps(groups);
@@ -274,7 +282,7 @@ void begin_row(const Stack& stack, std::int64_t width, Place at) {
 }
 
 // Draws the colours of a pixel that are now known, and puts them into the image's map.
-void draw_pixel(const PixelSample& op, const Stack& stack, const Place& at, std::int64_t first_image) {
+void draw_pixel(const PixelSample& op, const Stack& stack, const Place& at, std::int64_t first_image, Flag& wrong) {
   const std::int64_t colours = op.out.shape[3], logits = conv::detail::logits_of(op.levels, op.n_mixtures);
   const std::int64_t begin = stack.groups == 1 ? 0 : at.colour, end = stack.groups == 1 ? colours : at.colour + 1;
   const Map &image = stack.maps[0], &last = stack.maps[stack.count];
@@ -291,8 +299,10 @@ void draw_pixel(const PixelSample& op, const Stack& stack, const Place& at, std:
       } else {
         const float* from = last.at(at.memory, at.y, at.x) + n * last.image_floats() + c * logits;
         const double u = draw.uniform(place);
-        out = op.n_mixtures > 0 ? draw_level(from, op.n_mixtures, op.levels, op.temperature, u)
-                                : draw_unit(from, logits, op.temperature, u);
+        const int drawn = op.n_mixtures > 0 ? draw_level(from, op.n_mixtures, op.levels, op.temperature, u)
+                                            : draw_unit(from, logits, op.temperature, u);
+        if (drawn == no_level) wrong.raise();
+        out = static_cast<std::uint8_t>(drawn);
       }
       (image.at(at.memory, at.y, at.x) + n * image.image_floats())[c] = static_cast<float>(out) * unit;
     }
@@ -304,6 +314,7 @@ void pixel_sample(const PixelSample& op) {
   if (images * height * width * op.out.shape[3] == 0) return;
   Scratch scratch(Stack::bytes(op));
   const Stack stack(op, scratch);
+  Flag wrong;
   parallel_for(ceil_div(images, images_of_task), [&](std::int64_t task) {
     const std::int64_t first = task * images_of_task;
     Scratch local(4 * static_cast<std::size_t>(stack.floats) +
@@ -324,11 +335,12 @@ void pixel_sample(const PixelSample& op) {
           for (std::int64_t i = 0; i < stack.count; ++i) {
             if (!stack.maps[i + 1].row_by_row) run_layer(stack, i, at);
           }
-          draw_pixel(op, stack, at, first);
+          draw_pixel(op, stack, at, first, wrong);
         }
       }
     }
   });
+  if (wrong.raised != 0) runtime::reject_parameters(op.name, "params", op.params);
 }
 
 }  // namespace

@@ -214,7 +214,7 @@ class Plan {
                   biased ? op.params[l.bias].data : nullptr,
                   {}};
       s.to.channels = static_cast<int>(l.c_out);
-      s.to.row_by_row = comes_row_by_row(s);
+      s.to.row_by_row = row_by_row(s);
       steps_.push_back(s);
     }
     place(static_cast<int>(op.out.shape[2]));
@@ -235,11 +235,9 @@ class Plan {
  private:
   PixelMap& map(int m) { return m == 0 ? image_ : steps_[static_cast<std::size_t>(m - 1)].to; }
 
-  bool comes_row_by_row(const PixelStep& s) {
-    if (s.kind != Layer::convolve) return map(s.src).row_by_row && map(s.src2).row_by_row;
-    if (s.taps.mask == conv::Mask::above) return true;
-    const bool own_pixel = s.taps.kh == 1 && s.taps.kw == 1 && s.taps.mask != conv::Mask::before;
-    return map(s.src).row_by_row && (own_pixel || s.taps.mask == conv::Mask::to_this_row);
+  bool row_by_row(const PixelStep& s) {
+    return conv::comes_row_by_row(s.kind, s.taps.mask, s.taps.kh, s.taps.kw,
+                                  map(s.src).row_by_row && map(s.src2).row_by_row);
   }
   // Rows and columns that readers need.
   void place(int width) {

@@ -146,6 +146,14 @@ void reject_overflow(const char* op, const char* arg) {
   check::fail(op, arg, "to give finite logits", "weights whose sums overflow");
 }
 
+void reject_parameters(const char* op, const char* arg, const VectorList<const float>& params) {
+  for (std::int64_t k = 0; k < params.count; ++k) {
+    const std::string named = std::string(arg) + "[" + std::to_string(k) + "]";
+    check::finite(op, named.c_str(), params[k].data, params[k].size());
+  }
+  reject_overflow(op, arg);
+}
+
 void reject_degrees(const char* op, const char* arg, std::int64_t dimension) {
   check::fail(op, arg, "to let no dimension see itself or a later one",
               "some that let dimension " + std::to_string(dimension) + " do so");

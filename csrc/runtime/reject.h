@@ -18,6 +18,8 @@ namespace gencore::runtime {
 
 // Weights that are finite, but whose sums are not.
 [[noreturn]] void reject_overflow(const char* op, const char* arg);
+// Arrays of parameters whose sums are not finite: names the first element that is not.
+[[noreturn]] void reject_parameters(const char* op, const char* arg, const VectorList<const float>& params);
 // Degrees by which this dimension is seen before it is drawn.
 [[noreturn]] void reject_degrees(const char* op, const char* arg, std::int64_t dimension);
 // Names the first element that makes the vector, if it is given, no permutation of 0, 1, ...

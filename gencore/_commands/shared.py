@@ -103,13 +103,12 @@ def judged_rows(
 def start_rows(
     args: argparse.Namespace, threshold: float | None, n: int, units: int, take: Take
 ) -> NDArray[Any]:
-    """One row or n of them that ``--start`` names: those of an .npy file, or the first test rows of a data set."""
+    """One row or n of them that ``--start`` names: of an .npy file, or test rows of a data set."""
     if args.start in datasets.names():
         rows = read_data(args.start, args.root, threshold).split("test")
-        if len(rows) < n:
-            raise ValueError(f"--start: expected n of at most {len(rows)}, the test rows of {args.start}")
-        return _one_or_n("--start", rows[:n], n, units, take)
-    return _one_or_n("--start", _one_array(Path(args.start)), n, units, take)
+    else:
+        rows = _one_array(Path(args.start))
+    return _one_or_n("--start", rows, n, units, take)
 
 
 def clamp_rows(args: argparse.Namespace, n: int, units: int) -> NDArray[np.uint8]:
@@ -125,9 +124,10 @@ def _one_array(path: Path) -> NDArray[Any]:
 
 
 def _one_or_n(option: str, rows: NDArray[Any], n: int, units: int, take: Take) -> NDArray[Any]:
-    taken = take(option, "values", np.atleast_2d(rows), units)
+    """The only row, or the first n."""
+    taken = take(option, "values", np.atleast_2d(rows)[:n], units)
     if len(taken) not in (1, n):
-        raise ValueError(f"{option}: expected 1 row, or {n} as -n says, received {len(taken)}")
+        raise ValueError(f"{option}: expected 1 row, or at least {n} as -n says, received {len(taken)}")
     return taken
 
 

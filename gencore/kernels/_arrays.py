@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gencore import _core
+from gencore.kernels._errors import strided
 
 __all__ = [
     "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
@@ -53,10 +54,7 @@ def as_matrix(op: str, name: str, array: Any) -> Any:
     else:
         return array
     if not in_order:
-        raise TypeError(
-            f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
-            "received a strided array"
-        )
+        raise strided(op, name)
     size = math.prod(array.shape)
     columns = array.shape[-1] if len(array.shape) > 0 else 1
     return array.reshape(size // columns if columns > 0 else 0, columns)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import Tensor, defvjp, logistic, primitive
 from gencore.autograd.tensors import plain
-from gencore.kernels._arrays import empty, empty_like, full
+from gencore.kernels._arrays import empty, full
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._errors import renamed
 from gencore.kernels._through_tape import through_tape
 
 Float32Array = NDArray[np.float32]
@@ -97,15 +98,42 @@ def lstm_cell(
     h, c : (N, H) float32
         The states, and the cells after.
 
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shape, dtype or memory order (of arrays; Tensors are brought into it).
+
     Notes
     -----
     Gradient: to all inputs, of any order, in Tensor operations.
     """
-    if any(isinstance(a, Tensor) for a in (input_sums, state_sums, c)):
-        return cell(input_sums + state_sums, c)
-    h, after = empty_like(c), empty_like(c)
+    arguments = (contiguous(a) if isinstance(a, Tensor) else a for a in (input_sums, state_sums, c))
+    try:
+        h, after = _cell(*arguments)
+    except (TypeError, ValueError) as error:
+        names = {"input": "input_sums", "state": "state_sums", "before": "c"}
+        raise renamed(error, "recurrent.lstm_cell", **names) from None
+    return h, after
+
+
+@primitive
+def _cell(input_sums: Any, state_sums: Any, c: Any) -> tuple[Any, Any]:
+    shape = np.shape(c)
+    h, after = (empty(c, shape if len(shape) == 2 else (0, 0), np.float32) for _ in "hc")
     _core.recurrent_lstm_cell(input=input_sums, state=state_sums, before=c, h=h, c=after)
     return h, after
+
+
+def _cell_rule(
+    needs: tuple[bool, ...], g: Any, _ans: Any, input_sums: Any, state_sums: Any, c: Any
+) -> tuple[Any, ...]:
+    arguments = (input_sums, state_sums, c)
+    recorded = any(isinstance(a, Tensor) for a in (*g, *arguments))
+    results = through_tape(needs, lambda a, b, c: cell(a + b, c), g, arguments, create_graph=recorded)
+    return results if recorded else tuple(None if r is None else plain(r) for r in results)
+
+
+defvjp(_cell, joint=_cell_rule)
 
 
 # --- what both kinds of LSTM use ------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore._checks import count, entry
 from gencore.autograd import Tensor, defvjp, primitive
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv, dense
 from gencore.kernels._arrays import empty, full
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._errors import renamed, shaped
 from gencore.kernels._lstm import cell
 from gencore.kernels._pixels import MASKS
 from gencore.kernels._through_tape import through_tape
@@ -61,12 +63,16 @@ def map_lstm(z: Float32Array, weight: Float32Array, path: Path) -> Float32Array:
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks".
     """
-    number = _path(path)
-    if isinstance(z, Tensor) or isinstance(weight, Tensor):
-        kept: Float32Array = _map_kept(z, weight, path=path)[0]
-        return kept
-    h: Float32Array = empty(z, _map_shape(z), np.float32)
-    _core.recurrent_map_lstm(z=z, w=weight, path=number, h=h)
+    op = "recurrent.map_lstm"
+    number = _path(op, path)
+    try:
+        if isinstance(z, Tensor) or isinstance(weight, Tensor):
+            kept: Float32Array = _map_kept(z, weight, path=path)[0]
+            return kept
+        h: Float32Array = empty(z, _map_shape(z, weight), np.float32)
+        _core.recurrent_map_lstm(z=z, w=weight, path=number, h=h)
+    except (TypeError, ValueError) as error:
+        raise renamed(error, op, w="weight", h="the states") from None
     return h
 
 
@@ -104,7 +110,9 @@ def row_lstm(
     -----
     Errors, gradients, memory and source as `map_lstm` and `masked_conv2d`, which it consists of.
     """
-    return lstm_of_map(x, w_input, w_state[None], bias, "rows", channel_groups=channel_groups)
+    op = "recurrent.row_lstm"
+    shaped(op, "w_state", w_state, "taps", "F", "4F")
+    return _of_map(op, x, w_input, w_state[None], bias, "rows", channel_groups)
 
 
 def diagonal_lstm(
@@ -140,9 +148,10 @@ def diagonal_lstm(
     -----
     Errors, gradients, memory and source as `map_lstm`.
     """
-    return lstm_of_map(
-        x, w_input[None, None], w_state[None], bias, "diagonals", channel_groups=channel_groups
-    )
+    op = "recurrent.diagonal_lstm"
+    shaped(op, "w_input", w_input, "C", "4F")
+    shaped(op, "w_state", w_state, 2, "F", "4F")
+    return _of_map(op, x, w_input[None, None], w_state[None], bias, "diagonals", channel_groups)
 
 
 def diagonal_bilstm(
@@ -180,8 +189,10 @@ def diagonal_bilstm(
     -----
     Errors, gradients, memory and source as `map_lstm`.
     """
-    h = lstm_of_map(x, w_input[None, None], w_state, bias, "diagonals", channel_groups=channel_groups)
-    return both_sweeps(h)
+    op = "recurrent.diagonal_bilstm"
+    shaped(op, "w_input", w_input, "C", "8F")
+    shaped(op, "w_state", w_state, 2, 2, "F", "4F")
+    return both_sweeps(_of_map(op, x, w_input[None, None], w_state, bias, "diagonals", channel_groups))
 
 
 def input_to_state(
@@ -213,25 +224,46 @@ def input_to_state(
 
     Raises
     ------
-    ValueError
-        Units that are no multiple of `channel_groups`.
+    ValueError, TypeError
+        Wrong shape, dtype or memory order; channels or units that are no multiple of `channel_groups`.
 
     Notes
     -----
     Otherwise as `gencore.kernels.conv.masked_conv2d`, whose groups are of neighbouring channels: columns are brought
     into that order and back.
     """
+    op = "recurrent.input_to_state"
+    gates = 4 * count(op, "sweeps", sweeps)
+    _check_input(op, x, weight, bias, gates, channel_groups, name="weight")
+    try:
+        return _input_to_state(x, weight, bias, gates, channel_groups)
+    except (TypeError, ValueError) as error:
+        raise renamed(error, op) from None
+
+
+def _check_input(
+    op: str, x: Any, weight: Any, bias: Any, gates: int, groups: int, *, name: str = "w_input"
+) -> None:
+    """What convolutions would not say of the arguments of `input_to_state`, by whatever name."""
+    count(op, "channel_groups", groups)
+    channels = shaped(op, "x", x, "N", "Y", "X", "C")[3]
+    _, _, _, columns = shaped(op, name, weight, 1, "k", channels, f"{gates} F")
+    shaped(op, "bias", bias, columns)
+    if columns % gates != 0:
+        raise ValueError(f"{op}: expected {name} of {gates} F columns, received {columns}")
+    for what, number in (("the channels of x", channels), ("the units", columns // gates)):
+        if number % groups != 0:
+            raise ValueError(
+                f"{op}: expected {what} to be a multiple of channel_groups, {groups}, received {number}"
+            )
+
+
+def _input_to_state(x: Any, weight: Any, bias: Any, gates: int, channel_groups: int) -> Float32Array:
     if channel_groups == 1:
         if weight.shape[:2] == (1, 1):
             return conv.conv2d(x, weight, bias)
         return conv.masked_conv2d(x, weight, bias, "B")
-    columns = weight.shape[-1]
-    if columns % (4 * sweeps * channel_groups) != 0:
-        raise ValueError(
-            f"recurrent.input_to_state: expected the units to be a multiple of channel_groups, {channel_groups}, "
-            f"received {columns // 4 // sweeps}"
-        )
-    order = 4 * sweeps, channel_groups
+    order = gates, channel_groups
     w, b = (_regrouped(a, *order) for a in (weight, bias))
     z = conv.masked_conv2d(x, w, b, "B", channel_groups)
     by_gate: Float32Array = _regrouped(z, *order[::-1])
@@ -279,12 +311,36 @@ def lstm_of_map(
     those of the two functions; with Tensors, ``20 S N Y X F`` bytes are kept for the gradient, which takes ``16 S N Y X
     F`` more.
     """
+    op = "recurrent.lstm_of_map"
+    shaped(op, "w_state", w_state, "S", "taps", "F", "4F")
+    return _of_map(op, x, w_input, w_state, bias, path, channel_groups)
+
+
+def _of_map(op: str, x: Any, w_input: Any, w_state: Any, bias: Any, path: Path, groups: int) -> Float32Array:
+    """`lstm_of_map` in the name of `op`."""
+    number = _path(op, path)
+    sweeps, _, units, columns = w_state.shape
+    if columns != 4 * units:
+        raise ValueError(
+            f"{op}: expected w_state of {4 * units} columns, four gates of its units, received {columns}"
+        )
+    gates = 4 * sweeps
+    _check_input(op, x, w_input, bias, gates, groups)
+    if w_input.shape[3] != gates * units:
+        raise ValueError(
+            f"{op}: expected w_input of {gates * units} columns, the gates of w_state, received {w_input.shape[3]}"
+        )
     arguments = (x, w_input, bias, w_state)
-    if any(isinstance(a, Tensor) for a in arguments):
-        kept: Float32Array = _lstm_of_map(*arguments, path=path, groups=channel_groups)[0]
-        return kept
-    z = input_to_state(x, w_input, bias, sweeps=w_state.shape[0], channel_groups=channel_groups)
-    return map_lstm(z, w_state, path)
+    try:
+        if any(isinstance(a, Tensor) for a in arguments):
+            kept: Float32Array = _lstm_of_map(*arguments, path=path, groups=groups)[0]
+            return kept
+        z = _input_to_state(x, w_input, bias, gates, groups)
+        h: Float32Array = empty(z, _map_shape(z, w_state), np.float32)
+        _core.recurrent_map_lstm(z=z, w=w_state, path=number, h=h)
+    except (TypeError, ValueError) as error:
+        raise renamed(error, op, weight="w_input", w="w_state") from None
+    return h
 
 
 def both_sweeps(h: Float32Array) -> Float32Array:
@@ -304,22 +360,23 @@ def both_sweeps(h: Float32Array) -> Float32Array:
 # --- gradients------------------------------------------------------------------------------------------------
 
 
-def _path(path: str) -> int:
-    if path not in _PATHS:
-        raise ValueError(f"recurrent.map_lstm: expected path to be 'rows' or 'diagonals', received {path!r}")
-    return _PATHS[path]
+def _path(op: str, path: str) -> int:
+    number = entry(_PATHS, path)
+    if number is None:
+        raise ValueError(f"{op}: expected path to be 'rows' or 'diagonals', received {path!r}")
+    return number
 
 
-def _map_shape(z: Any) -> tuple[int, ...]:
-    """Of the states whose gates' sums are z; what is no map is left for the kernel to name."""
-    shape = np.shape(z)
-    return (*shape[:3], shape[3] // 4) if len(shape) == 4 else (0, 0, 0, 0)
+def _map_shape(z: Any, w: Any) -> tuple[int, ...]:
+    """Of the states whose gates' sums are z, by weights w; what is no map is left for the kernel to name."""
+    shape, weights = np.shape(z), np.shape(w)
+    return (*shape[:3], weights[0] * weights[2]) if len(shape) == len(weights) == 4 else (0, 0, 0, 0)
 
 
 @primitive
 def _map_kept(z: Any, w: Any, *, path: str) -> tuple[Any, Any, Any]:
     """The states; gates and cells are for the backward pass, and of no gradient to anybody else."""
-    shape = _map_shape(z)
+    shape = _map_shape(z, w)
     h, gates, cells = (empty(z, (*shape[:3], k * shape[3]), np.float32) for k in (1, 4, 1))
     _core.recurrent_map_lstm(z=z, w=w, path=_PATHS[path], h=h, gates=gates, cells=cells)
     return h, gates, cells
@@ -353,9 +410,9 @@ def _lstm_of_map(
     x: Any, w_input: Any, bias: Any, w_state: Any, *, path: str, groups: int
 ) -> tuple[Any, Any, Any]:
     """As `_map_kept`."""
-    z = input_to_state(x, w_input, bias, sweeps=w_state.shape[0], channel_groups=groups)
-    h, cells = (empty(z, _map_shape(z), np.float32) for _ in range(2))
-    _core.recurrent_map_lstm(z=z, w=w_state, path=_path(path), h=h, gates=z, cells=cells)
+    z = _input_to_state(x, w_input, bias, 4 * w_state.shape[0], groups)
+    h, cells = (empty(z, _map_shape(z, w_state), np.float32) for _ in range(2))
+    _core.recurrent_map_lstm(z=z, w=w_state, path=_PATHS[path], h=h, gates=z, cells=cells)
     return h, z, cells
 
 
@@ -377,7 +434,7 @@ def _lstm_of_map_rule(
     if any(isinstance(a, Tensor) for a in (g[0], x, w_input, bias, w_state)):
 
         def again(x: Any, w_input: Any, bias: Any, w_state: Any) -> tuple[Any]:
-            z = input_to_state(x, w_input, bias, sweeps=sweeps, channel_groups=groups)
+            z = _input_to_state(x, w_input, bias, 4 * sweeps, groups)
             return (_by_pixels(z, w_state, path),)
 
         return through_tape(needs, again, g[:1], (x, w_input, bias, w_state))
@@ -388,7 +445,7 @@ def _lstm_of_map_rule(
 def _input_rule(
     needs: tuple[bool, ...], grad_z: Any, x: Any, weight: Any, groups: int, gates: int
 ) -> tuple[Any, ...]:
-    """The gradients of `input_to_state`."""
+    """The gradients of `input_to_state`, whose kernels have one row."""
     by_bias = dense.activation_vjp(grad_z, grad_z, activation="identity", bias=True)[1]
     if groups > 1:
         weight, grad_z = (_regrouped(a, gates, groups) for a in (weight, grad_z))

@@ -50,7 +50,7 @@ def masked_sample(
     ------
     ValueError, TypeError
         Wrong shape, dtype or memory order; degrees by which a dimension would see itself or a later one; weights whose
-        sums are NaN.
+        sums are NaN, or noise that is NaN where it decides.
 
     Notes
     -----
@@ -59,7 +59,7 @@ def masked_sample(
 
     Extra memory: a copy of the weights; 256 bytes a thread for each dimension and hidden unit (64 on AVX2). On a CUDA
     device, of 64 layers at most, 4 bytes for each degree, and 4 bytes a row for each where they do not fit a
-    multiprocessor, some 58,000. Nothing is waited for there: a NaN logit draws 0.
+    multiprocessor, some 58,000. Nothing is waited for there: NaN draws 0.
 
     Examples
     --------

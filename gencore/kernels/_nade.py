@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore._checks import count
 from gencore.autograd import Tensor, defvjp, logistic, primitive
 from gencore.autograd.tensors import plain
 from gencore.kernels._arrays import empty
@@ -212,6 +213,7 @@ def nade_sample(
     array([[1, 1],
            [1, 1]], dtype=uint8)
     """
+    n = count("autoregressive.nade_sample", "n", n, least=0)
     out: NDArray[np.uint8] = empty(w, (n, *np.shape(w)[:1]) if len(np.shape(w)) > 0 else (n, 0), np.uint8)
     _core.autoregressive_nade_sample(
         w=w, c=c, v=v, b=b, order=order, out=out, given=_one_row(given), mask=_one_row(mask),
@@ -221,7 +223,7 @@ def nade_sample(
 
 
 def _one_row(states: Any) -> Any:
-    shape = () if states is None else np.shape(states)
+    shape = getattr(states, "shape", ())  # what is no array is left for the kernel to name
     return states.reshape(1, *shape) if len(shape) == 1 else states
 
 

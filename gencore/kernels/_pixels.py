@@ -1,5 +1,6 @@
 """Images drawn pixel by pixel from stacks of masked convolutions."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore._checks import entry, is_count
 from gencore.autograd import (
     Tensor,
     defvjp,
@@ -20,6 +22,7 @@ from gencore.autograd.tensors import plain
 from gencore.kernels import dense
 from gencore.kernels._arrays import cast, empty, is_cuda_array, levels_or_nan, sums_of_rows
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._errors import renamed, strided
 from gencore.kernels._through_tape import through_tape
 from gencore.random import KeyLike, as_key
 
@@ -50,7 +53,8 @@ class PixelLayer(NamedTuple):
     bias : (C_out,) or (n_classes, C_out) float32, optional
         Of a convolution; a row for each class.
     mask : {None, "A", "B", "rows-A", "rows-B"}
-        As in `masked_conv2d`; None for kernels of one pixel. What reads the image must not see its own pixel.
+        As in `masked_conv2d`; None for kernels of one pixel. In a stack that is drawn from, or whose log-probability is
+        asked for, what reads the image must not see its own pixel.
     activation : str
         As in `conv2d`.
     """
@@ -119,7 +123,9 @@ def pixel_sample(
     Raises
     ------
     ValueError, TypeError
-        A stack whose layers do not fit each other, or see what is not drawn yet; wrong shapes and dtypes.
+        A stack whose layers do not fit each other, or see what is not drawn yet: their own pixel, or pixels to its
+        right by a mask of whole rows over maps that are not known as far; wrong shapes and dtypes; a level out of range
+        where `keep` is 1; parameters whose logits are no distribution (NaN).
 
     Notes
     -----
@@ -130,9 +136,9 @@ def pixel_sample(
     Not differentiable. Extra memory: the weights packed once; for every 8 images under way, of each map as many rows
     as a kernel reaches up, and one.
 
-    The images are where the weights are. On a CUDA device one launch draws them all; labels beyond the classes make NaN
-    there, and what is then drawn means nothing. Extra memory: such rows for every image, unless the multiprocessors
-    have room for those of the images that they draw.
+    The images are where the weights are. On a CUDA device one launch draws them all, and looks at no values: labels
+    beyond the classes make NaN there, and what is drawn by NaN means nothing. Extra memory: such rows for every image,
+    unless the multiprocessors have room for those of the images that they draw.
 
     Sources: van den Oord, Kalchbrenner & Kavukcuoglu (2016), "Pixel recurrent neural networks"; Ramachandran et al.
     (2017), "Fast generation for convolutional autoregressive models"; van den Oord et al. (2016), "Conditional image
@@ -191,8 +197,10 @@ def pixel_stack(
     the gradient. Labels beyond the classes make NaN there.
     """
     rows, params = compiled_layers("conv.pixel_stack", layers, x.shape[-1] if getattr(x, "ndim", 0) else 0)
-    run = _Run(rows, channel_groups, labels, n_classes)
-    result: Float32Array = _stack(x, *params, run=run)
+    try:
+        result: Float32Array = _stack(x, *params, run=_Run(rows, channel_groups, labels, n_classes))
+    except (TypeError, ValueError) as error:
+        raise renamed(error, "conv.pixel_stack") from None
     return result
 
 
@@ -203,6 +211,7 @@ class _Run(NamedTuple):
     channel_groups: int
     labels: LabelArray | None
     n_classes: int
+    causal: bool = False  # whether a pixel must not see itself
 
     def arguments(self) -> dict[str, Any]:
         """Of the compiled functions."""
@@ -216,7 +225,7 @@ def _stack(x: Any, *params: Any, run: _Run) -> Any:
         out = empty(x, (*x.shape[:3], int(run.rows[-1, _C_OUT])), np.float32)
     except (AttributeError, IndexError, TypeError):
         out = np.empty((0, 0, 0, 0), np.float32)  # no images: the compiled function says which and why
-    _core.conv_stack_forward(params=list(params), x=x, out=out, **run.arguments())
+    _core.conv_stack_forward(params=list(params), x=x, causal=run.causal, out=out, **run.arguments())
     return out
 
 
@@ -278,9 +287,10 @@ _ACTIVATE: Final[dict[str, Any]] = {
 
 def _gate(x: Any, groups: int) -> Any:
     """Tanh of the first half of each colour's features times the logistic of the second."""
-    halves = x.reshape(*x.shape[:3], groups, 2, -1)
+    features = x.shape[3] // 2
+    halves = x.reshape(*x.shape[:3], groups, 2, features // groups)
     gated = np.tanh(halves[..., 0, :]) * logistic(halves[..., 1, :])
-    return gated.reshape(*x.shape[:3], -1)
+    return gated.reshape(*x.shape[:3], features)
 
 
 defvjp(_stack, joint=_stack_rule)
@@ -319,18 +329,19 @@ def scaled_levels(images: ImageArray, levels: int) -> Float32Array:
 
 def log_prob_of_map(last: Any, images: ImageArray, levels: int, n_mixtures: int) -> Any:
     """Log-probability of each image by what the last map holds, (N,), differentiable."""
-    n = images.shape[0]
+    n, units = images.shape[0], math.prod(images.shape[1:])
+    last = last.reshape(n, math.prod(last.shape[1:]))  # sizes in full: of no images, -1 could be anything
     if n_mixtures:
         return dense.logistic_mixture_log_prob(
-            last.reshape(n, -1), images.reshape(n, -1), levels=levels, n_mixtures=n_mixtures
+            last, images.reshape(n, units), levels=levels, n_mixtures=n_mixtures
         )
     if levels == 2:
         bits: Any = images
         if is_cuda_array(images):  # nothing has looked at them: what is no bit makes NaN, as other levels do
             bits = levels_or_nan(images, 2)
-        return dense.bernoulli_log_prob(last.reshape(n, -1), bits.reshape(n, -1))
-    loss = dense.softmax_cross_entropy(last.reshape(-1, levels), cast(images.reshape(-1), np.int64))
-    each = loss.reshape(n, -1)
+        return dense.bernoulli_log_prob(last, bits.reshape(n, units))
+    loss = dense.softmax_cross_entropy(last.reshape(n * units, levels), cast(images.reshape(-1), np.int64))
+    each = loss.reshape(n, units)
     return -np.sum(each, axis=1) if isinstance(each, Tensor) else -sums_of_rows(each)
 
 
@@ -361,7 +372,8 @@ def pixel_log_prob(
     Raises
     ------
     ValueError, TypeError
-        Layers that do not fit each other; wrong shapes, dtypes or memory order; a level out of range.
+        Layers that do not fit each other, or by which a pixel sees itself or a later one, so that what they put out is
+        no probability; wrong shapes, dtypes or memory order; a level out of range.
 
     Notes
     -----
@@ -375,26 +387,47 @@ def pixel_log_prob(
 
     Extra memory: that of `pixel_stack` and its gradient.
     """
-    _check_images("conv.pixel_log_prob", images, levels)
-    rows, params = compiled_layers("conv.pixel_log_prob", layers, images.shape[-1])
+    op = "conv.pixel_log_prob"
+    _check_images(op, images, levels)
+    rows, params = compiled_layers(op, layers, images.shape[-1])
+    _check_logits(op, rows, images.shape[-1], levels, n_mixtures)
     learned = (
         is_grad_enabled()
         and not is_cuda_array(images)
         and any(isinstance(p, Tensor) and p.requires_grad for p in params)
     )
-    what = _Likelihood(images, _Run(rows, channel_groups, labels, n_classes), levels, n_mixtures, [])
-    result: Float32Array = _log_prob(*params, what=what, learned=learned)
+    run = _Run(rows, channel_groups, labels, n_classes, causal=True)
+    what = _Likelihood(images, run, levels, n_mixtures, [])
+    try:
+        result: Float32Array = _log_prob(*params, what=what, learned=learned)
+    except (TypeError, ValueError) as error:
+        raise renamed(error, op) from None
     return result
 
 
 def _check_images(op: str, images: Any, levels: int) -> None:
+    if not (is_count(levels, 2) and levels <= 256):
+        raise ValueError(f"{op}: expected levels from 2 to 256, received {levels!r}")
     if is_cuda_array(images) and len(images.shape) == 4:
         return  # the kernels look at the dtype; what levels there are is not waited for
     if not (isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.uint8):
         kind = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise TypeError(f"{op}: expected images to be (N, H, W, C) uint8, received {kind}")
+    if not images.flags.c_contiguous:
+        raise strided(op, "images")
     if images.size and images.max() >= levels:
         raise ValueError(f"{op}: expected images to hold levels below {levels}, received {images.max()}")
+
+
+def _check_logits(op: str, rows: NDArray[np.int64], colours: int, levels: int, n_mixtures: int) -> None:
+    if not (is_count(n_mixtures, 0) and n_mixtures <= 256):
+        raise ValueError(f"{op}: expected n_mixtures from 0 to 256, received {n_mixtures!r}")
+    wanted = colours * (3 * n_mixtures or (1 if levels == 2 else levels))
+    found = int(rows[-1, _C_OUT]) if len(rows) else 0
+    if found != wanted:
+        raise ValueError(
+            f"{op}: expected the last of layers, with these levels, to put out {wanted} channels, received {found}"
+        )
 
 
 @primitive
@@ -450,6 +483,12 @@ def pixel_draw(
     Returns
     -------
     (N,) uint8
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shape or dtype; logits that are no distribution: NaN, or +inf among those of levels. On a CUDA device,
+        where no values are looked at, what is drawn by them means nothing.
     """
     out: ImageArray = empty(logits, np.shape(logits)[:1], np.uint8)
     _core.conv_pixel_draw(
@@ -474,11 +513,12 @@ def compiled_layers(
     params: list[Any] = []
     channels = {0: colours}
     for i, layer in enumerate(layers):
-        if layer.kind not in _KINDS:
+        kind, mask = entry(_KINDS, layer.kind), entry(MASKS, layer.mask)
+        if kind is None:
             raise ValueError(
                 f"{op}: expected the kind of layer {i} to be conv, add, relu or gate, received {layer.kind!r}"
             )
-        if layer.mask not in MASKS:
+        if mask is None:
             raise ValueError(f"{op}: expected the mask of layer {i} to be None, 'A', 'B', 'rows-A' or 'rows-B', "
                              f"received {layer.mask!r}")  # fmt: skip
         kh = kw = 1
@@ -498,6 +538,5 @@ def compiled_layers(
                 c_out = c_in // 2
         channels[i + 1] = c_out
         code = dense.activation_code(op, layer.activation)
-        rows.append((_KINDS[layer.kind], layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, MASKS[layer.mask],
-                     code, weight, bias))  # fmt: skip
+        rows.append((kind, layer.src, layer.src2, i + 1, kh, kw, c_in, c_out, mask, code, weight, bias))
     return np.asarray(rows, np.int64).reshape(len(rows), _FIELDS), params

@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore._checks import entry
 from gencore.autograd import defvjp, primitive
+from gencore.autograd.tensors import plain
 from gencore.kernels import dense
 from gencore.kernels._arrays import empty
 from gencore.kernels._contiguous import contiguous
+from gencore.kernels._errors import renamed, shaped
 from gencore.kernels._pixels import (
     MASKS,
     PixelLayer,
@@ -171,12 +174,11 @@ def masked_conv2d(
            [2., 4., 3.]], dtype=float32)
     """
     op = "conv.masked_conv2d"
-    if mask not in MASKS or mask is None:
+    number = None if mask is None else entry(MASKS, mask)
+    if number is None:
         raise ValueError(f"{op}: expected mask to be 'A', 'B', 'rows-A' or 'rows-B', received {mask!r}")
     pads = tuple(k // 2 for k in _kernel(op, "weight", weight))
-    return _convolve(
-        op, x, weight, bias, (1, 1), pads, None, activation, mask=MASKS[mask], groups=channel_groups
-    )
+    return _convolve(op, x, weight, bias, (1, 1), pads, None, activation, mask=number, groups=channel_groups)
 
 
 def conv_transpose2d(
@@ -221,6 +223,7 @@ def conv_transpose2d(
     op = "conv.conv_transpose2d"
     kernel = _kernel(op, "weight", weight)
     strides, pads = _pair(op, "stride", stride), _pair(op, "padding", padding, least=0)
+    _check_padding(op, pads, kernel)
     extra = _pair(op, "output_padding", output_padding, least=0)
     if any(e >= s for e, s in zip(extra, strides, strict=True)):
         raise ValueError(f"{op}: expected output_padding below stride {strides}, received {extra}")
@@ -232,8 +235,16 @@ def conv_transpose2d(
     if min(size) < 0:
         raise ValueError(f"{op}: expected padding that leaves a result, received {pads}")
     options = _options(strides, pads, 0, 1)
-    out: Float32Array = _conv2d_input(x, weight, size=size, **options)
-    return out if bias is None else out + bias
+    try:
+        out: Float32Array = _conv2d_input(x, weight, size=size, **options)
+    except (TypeError, ValueError) as error:
+        raise renamed(error, op, grad="x", w="weight") from None
+    if bias is None:
+        return out
+    shaped(op, "bias", bias, out.shape[3])
+    if plain(bias).dtype != plain(out).dtype:
+        raise TypeError(f"{op}: expected bias of dtype float32, received {bias.dtype}")
+    return out + bias
 
 
 # --- the three ops, each of which is linear in its two arrays ------------------------------------------------
@@ -336,8 +347,7 @@ def _convolve(
     """A convolution with so much padding before and behind the image; None keeps the size."""
     dense.activation_code(op, activation)
     height_width, kernel = _image_size(op, "x", x), _kernel(op, "weight", weight)
-    if any(p >= k for p, k in zip(before, kernel, strict=True)):
-        raise ValueError(f"{op}: expected padding below the kernel's size {kernel}, received {before}")
+    _check_padding(op, before, kernel)
     size: tuple[int, ...] = height_width
     if behind is not None:
         spans = [n + a + b - k for n, a, b, k in zip(height_width, before, behind, kernel, strict=True)]
@@ -346,14 +356,22 @@ def _convolve(
                 f"{op}: expected x of at least the kernel's size {kernel} with its padding, received {height_width}"
             )
         size = (spans[0] // stride[0] + 1, spans[1] // stride[1] + 1)
-    if kernel == (1, 1) == stride and groups == 1 and mask in (0, 2) and weight.shape[2:3] == x.shape[3:]:
-        return dense.linear(x, np.reshape(weight, weight.shape[2:]), bias, activation=activation)
+    of_pixels = kernel == (1, 1) == stride and groups == 1 and mask in (0, 2)
     options = _options(stride, before, mask, groups)
     try:
+        if (
+            of_pixels and weight.shape[2:3] == x.shape[3:] and x.dtype.itemsize == 4
+        ):  # linear takes bytes, too
+            return dense.linear(x, np.reshape(weight, weight.shape[2:]), bias, activation=activation)
         result: Float32Array = _conv2d(x, weight, bias, size=size, activation=activation, **options)
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("conv.conv2d", op).replace(" w ", " weight ")) from None
+        raise renamed(error, op, w="weight") from None
     return result
+
+
+def _check_padding(op: str, padding: tuple[int, ...], kernel: tuple[int, int]) -> None:
+    if any(p >= k for p, k in zip(padding, kernel, strict=True)):
+        raise ValueError(f"{op}: expected padding below the kernel's size {kernel}, received {padding}")
 
 
 def _options(stride: tuple[int, ...], pad: tuple[int, ...], mask: int, groups: int) -> dict[str, int]:
@@ -375,16 +393,10 @@ def _pair(op: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
 
 
 def _image_size(op: str, name: str, x: Any) -> tuple[int, int]:
-    if getattr(x, "ndim", None) != 4:
-        raise ValueError(f"{op}: expected {name} of shape (N, H, W, C), received {_shape_text(x)}")
-    return int(x.shape[1]), int(x.shape[2])
+    shape = shaped(op, name, x, "N", "H", "W", "C")
+    return int(shape[1]), int(shape[2])
 
 
 def _kernel(op: str, name: str, w: Any) -> tuple[int, int]:
-    if getattr(w, "ndim", None) != 4:
-        raise ValueError(f"{op}: expected {name} of shape (kh, kw, C_in, C_out), received {_shape_text(w)}")
-    return int(w.shape[0]), int(w.shape[1])
-
-
-def _shape_text(x: Any) -> str:
-    return f"shape {x.shape}" if hasattr(x, "shape") else type(x).__name__
+    shape = shaped(op, name, w, "kh", "kw", "C_in", "C_out")
+    return int(shape[0]), int(shape[1])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
+from gencore._checks import entry
 from gencore.autograd import defvjp, primitive
 from gencore.kernels._arrays import as_matrix, empty, is_cuda_array
 from gencore.kernels._contiguous import contiguous
@@ -24,6 +25,7 @@ from gencore.kernels._dense_loss import (
     softmax_cross_entropy,
     softmax_cross_entropy_vjp,
 )
+from gencore.kernels._errors import renamed, strided
 from gencore.kernels._logistic_mixture import logistic_mixture_log_prob
 
 __all__ = [
@@ -186,7 +188,7 @@ def linear(
     try:
         out = _product(rows, w, bias, False, False, code)
     except (TypeError, ValueError) as error:
-        raise type(error)(_in_words_of_linear(str(error))) from None
+        raise _in_words_of_linear(error) from None
     return out if leading is None else out.reshape(*leading, out.shape[1])
 
 
@@ -448,7 +450,7 @@ defvjp(_linear_vjp, joint=_linear_vjp_rule)
 
 def activation_code(op: str, activation: str) -> int:
     """Return the kernels' number for an activation; raises ValueError, in the name of `op`, where there is none."""
-    code = ACTIVATIONS.get(activation)
+    code = entry(ACTIVATIONS, activation)
     if code is None:
         names = ", ".join(ACTIVATIONS)
         raise ValueError(f"{op}: expected activation to be one of {names}, received {activation!r}")
@@ -469,16 +471,12 @@ def _as_rows(op: str, name: str, array: Any) -> tuple[Any, tuple[int, ...] | Non
     if array.ndim == 0:
         raise ValueError(f"{op}: expected {name} to have at least 1 dimension, received shape ()")
     if not array.flags.c_contiguous:
-        raise TypeError(
-            f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
-            "received a strided array"
-        )
+        raise strided(op, name)
     leading = array.shape[:-1]
     return array.reshape(int(np.prod(leading)), array.shape[-1]), leading
 
 
-def _in_words_of_linear(message: str) -> str:
+def _in_words_of_linear(error: Exception) -> Exception:
     """What matmul says of its arguments, said of linear's."""
-    for there, here in (("matmul", "linear"), ("op(a)", "x"), ("op(b)", "w"), (" a ", " x "), (" b ", " w ")):
-        message = message.replace(there, here)
-    return message
+    plain_names = str(error).replace("op(a)", "a").replace("op(b)", "b")
+    return renamed(type(error)(plain_names), "dense.linear", a="x", b="w")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.random import Key
-from gencore.train import Callback, History
+from gencore.train import History
 from gencore.train.fit import Data, ModuleTraining, Options
 
 __all__ = ["ExactModel", "Method"]
@@ -53,7 +53,6 @@ class ExactModel(NeuralModel):
         held_out: Data | None,
         optimizer: str | Callable[[list[Tensor]], optim.Optimizer],
         options: Options,
-        callbacks: Sequence[Callback],
         progress: bool,
         *,
         penalty: Callable[[], Any] | None = None,
@@ -69,7 +68,6 @@ class ExactModel(NeuralModel):
             fit = -float(loss)
             return loss if penalty is None else loss + penalty(), {"log_prob": fit}
 
-        assert options.lr is not None
         training = ModuleTraining(
             name, self, objective, data, held_out,
             make_optimizer(name, optimizer, list(self.parameters()), options.lr), options, generator=self.generator,
@@ -79,7 +77,7 @@ class ExactModel(NeuralModel):
             self.steps == 0 and start is not None
         ):  # after all arguments were looked at, not where a checkpoint goes on
             start()
-        return training.run(callbacks, progress)
+        return training.run(progress)
 
     def _checked_method(self, method: str) -> None:
         if method not in ("cached", "naive"):
@@ -87,11 +85,26 @@ class ExactModel(NeuralModel):
                 f"{type(self).__name__}.sample: expected method to be 'cached' or 'naive', received {method!r}"
             )
 
+    def _check_parameters(self, op: str) -> None:
+        """Raise ValueError where one on the host is not finite: what it would draw means nothing."""
+        for name, parameter in self.named_parameters():
+            if parameter.device != "cpu":
+                continue
+            array = plain(parameter)
+            finite = np.isfinite(array)
+            if not finite.all():
+                raise ValueError(f"{op}: expected {name} to be finite, received {array[~finite][0]}")
+
     def _known(
         self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]
     ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """What is known of one example or of n (0 where nothing is), and where: (1 or n, *shape) each."""
-        array: Any = np.ma.asarray(from_device(partial), dtype=float)
+        try:
+            array: Any = np.ma.asarray(from_device(partial), dtype=float)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{type(self).__name__}.sample: expected partial to hold numbers, received {partial!r:.60}"
+            ) from None
         if array.shape not in (shape, (n, *shape), *also):
             raise ValueError(
                 f"{type(self).__name__}.sample: expected partial of shape {shape} or {(n, *shape)}, "

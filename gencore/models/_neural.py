@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import io, optim
+from gencore._checks import number
 from gencore._devices import place
 from gencore.autograd import Tensor
 from gencore.autograd.tensors import plain
@@ -113,13 +114,21 @@ _OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
 }  # fmt: skip
 
 
-def make_optimizer(op: str, optimizer: Any, learned: list[Tensor], lr: float | Schedule) -> optim.Optimizer:
+def make_optimizer(
+    op: str, optimizer: Any, learned: list[Tensor], lr: float | Schedule | None
+) -> optim.Optimizer:
     """An optimizer by its name in `gencore.optim`, or by the function that makes it; `op` is named by errors."""
-    if not isinstance(optimizer, str):
-        made: optim.Optimizer = optimizer(learned)
+    first = lr(0.0) if callable(lr) else number(op, "lr", lr, positive=True)
+    if callable(optimizer):
+        made = optimizer(learned)
+        if not isinstance(made, optim.Optimizer):
+            raise TypeError(
+                f"{op}: expected optimizer to make an optimizer of the parameters, received {type(made).__name__}"
+            )
         return made
-    if optimizer not in _OPTIMIZERS:
+    if not isinstance(optimizer, str) or optimizer not in _OPTIMIZERS:
+        names = ", ".join(_OPTIMIZERS)
         raise ValueError(
-            f"{op}: expected optimizer to be one of {', '.join(_OPTIMIZERS)}, received {optimizer!r}"
+            f"{op}: expected optimizer to be one of {names}, or a function of parameters, received {optimizer!r:.60}"
         )
-    return _OPTIMIZERS[optimizer](learned, lr=lr(0.0) if callable(lr) else lr)
+    return _OPTIMIZERS[optimizer](learned, lr=first)

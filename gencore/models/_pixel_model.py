@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from gencore import optim
 from gencore._checks import count
+from gencore._checks import temperature as temperature_of
 from gencore._devices import from_device, to_host
+from gencore._states import as_numbers
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import conv
@@ -234,12 +236,16 @@ class PixelModel(ExactModel):
         op = f"{type(self).__name__}.fit"
         data, held_out = self._as_data(op, "X", X, labels), None
         if validation is not None:
-            pair = validation if isinstance(validation, tuple) and self.n_classes else (validation, None)
+            pair = validation if isinstance(validation, tuple) else (validation, None)
+            if len(pair) != 2 or (isinstance(validation, tuple) and self.n_classes == 0):
+                what = "images and their labels" if self.n_classes else "images alone, as n_classes is 0"
+                raise ValueError(f"{op}: expected validation to be {what}, received a tuple of {len(pair)}")
             held_out = self._as_data(op, "validation", *pair)
         options = Options(
-            epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume
+            epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
+            callbacks,
         )  # fmt: skip
-        return self._learn(data, held_out, optimizer, options, callbacks, progress, recorded={})
+        return self._learn(data, held_out, optimizer, options, progress, recorded={})
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
@@ -268,7 +274,7 @@ class PixelModel(ExactModel):
             Pixels that stay; NaN where they are to be drawn (a float array), or a `numpy.ma.MaskedArray`. Pixels are
             drawn given those before them in raster order, kept ones included.
         temperature : float
-            Logits, or log-probabilities of levels, are divided by it.
+            Logits, or log-probabilities of levels, are divided by it; 1e-30 to 1e30.
         key : Key, int or Generator, optional
             Random numbers; default: the model's own next key.
 
@@ -276,14 +282,22 @@ class PixelModel(ExactModel):
         -------
         (n, H, W, C) uint8
             0 and 1, or levels; where the model is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong argument; a parameter that is not finite (on a device, where no values are looked at, what is drawn
+            by it means nothing).
         """
         op = f"{type(self).__name__}.sample"
         n = count(op, "n", n)
         self._checked_method(method)
+        self._check_parameters(op)
+        heat = temperature_of(op, temperature)
         classes = self._as_labels(op, labels, n)
         given, keep = self._partial(partial, n)
         draw = self.sample_cached if method == "cached" else self._sample_naively
-        return draw(n, classes, given, keep, temperature, as_key(self.key(key)))
+        return draw(n, classes, given, keep, heat, as_key(self.key(key)))
 
     @abstractmethod
     def sample_cached(
@@ -351,11 +365,9 @@ class PixelModel(ExactModel):
 
     def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
         """Levels (n, H, W, C), converted once."""
-        array = np.asarray(X.toarray() if hasattr(X, "toarray") else from_device(X))
+        array = as_numbers(op, name, from_device(X))
         flat = int(np.prod(self.shape))
         allowed = [self.shape, (flat,)] + ([self.shape[:2]] if self.shape[2] == 1 else [])
-        if array.dtype.kind not in "buif":
-            raise TypeError(f"{op}: expected {name} to hold numbers, received dtype {array.dtype}")
         if array.ndim == 0 or array.shape[1:] not in allowed:
             raise ValueError(
                 f"{op}: expected {name} of shape (n, {', '.join(map(str, self.shape))}) or (n, {flat}), "

@@ -1,6 +1,6 @@
 """Learning of a restricted Boltzmann machine: the loop of `RBM.fit`, and what a checkpoint keeps of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore._checks import count
+from gencore._checks import count, is_number, number
 from gencore.kernels import optim, sample
 from gencore.kernels import rbm as kernels
-from gencore.train.history import History
+from gencore.train.history import Callback, History
 from gencore.train.loop import Loop, Position, checksum, schedule_json
 from gencore.train.schedules import Schedule
 
@@ -47,12 +47,11 @@ class Options:
             count("RBM.fit", name, value)
         if self.algorithm not in ("pcd", "cd"):
             raise ValueError(f"RBM.fit: expected algorithm to be 'pcd' or 'cd', received {self.algorithm!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"RBM.fit: expected momentum from 0 to below 1, received {self.momentum}")
-        if not (np.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"RBM.fit: expected weight_decay to be at least 0, received {self.weight_decay}")
-        if not callable(self.lr) and not (np.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"RBM.fit: expected lr to be above 0, received {self.lr}")
+        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
+            raise ValueError(f"RBM.fit: expected momentum from 0 to below 1, received {self.momentum!r}")
+        number("RBM.fit", "weight_decay", self.weight_decay)
+        if not callable(self.lr):
+            number("RBM.fit", "lr", self.lr, positive=True)
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
@@ -101,13 +100,15 @@ class Training(Loop):
         held_out: NDArray[Any] | None,
         options: Options,
         *,
+        callbacks: Sequence[Callback],
         checkpoint: str | Path | None,
         checkpoint_every: int | None,
         resume: bool,
     ) -> None:
         super().__init__(
-            "RBM.fit", len(data), epochs=options.epochs, batch_size=options.batch_size, lr=options.lr, seed=model.seed,
-            checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+            "RBM.fit", len(data), None if held_out is None else len(held_out), epochs=options.epochs,
+            batch_size=options.batch_size, lr=options.lr, seed=model.seed, callbacks=callbacks, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, resume=resume,
         )  # fmt: skip
         self._model, self.held_out, self.options = model, held_out, options
         self.host_data, self.data = data, model._place(data)

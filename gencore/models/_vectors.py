@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import optim
-from gencore._checks import count
+from gencore._checks import count, number
+from gencore._checks import temperature as temperature_of
 from gencore._devices import from_device
 from gencore._states import as_states
 from gencore.autograd import Tensor, no_grad
@@ -162,11 +163,11 @@ class VectorModel(ExactModel):
         if validation is not None:
             held_out = as_states(name, "validation", from_device(validation), self.n_visible)
         options = Options(
-            epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume
+            epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
+            callbacks,
         )  # fmt: skip
         options.check(name)
-        if not (np.isfinite(weight_decay) and weight_decay >= 0):
-            raise ValueError(f"{name}: expected weight_decay to be at least 0, received {weight_decay!r}")
+        weight_decay = number(name, "weight_decay", weight_decay)
 
         def penalty() -> Any:
             squares = [np.sum(np.square(w)) for w in self._weights()]
@@ -177,8 +178,8 @@ class VectorModel(ExactModel):
                 self._start_at(logits_of_rates(data))
 
         return self._learn(
-            data, held_out, optimizer, options, callbacks, progress, start=start,
-            penalty=penalty if weight_decay > 0 else None, recorded={"weight_decay": float(weight_decay)},
+            data, held_out, optimizer, options, progress, start=start,
+            penalty=penalty if weight_decay > 0 else None, recorded={"weight_decay": weight_decay},
         )  # fmt: skip
 
     # --- sampling ---------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class VectorModel(ExactModel):
             before it in the order, kept ones included: to condition on some, give a model an order in which they come
             first.
         temperature : float
-            Logits are divided by it.
+            Logits are divided by it; 1e-30 to 1e30.
         key : Key, int or Generator, optional
             Random numbers; default: the model's own next key.
 
@@ -214,6 +215,12 @@ class VectorModel(ExactModel):
         -------
         (n, n_visible) uint8
             Where the model is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong argument; a parameter that is not finite (on a device, where no values are looked at, what is drawn
+            by it means nothing).
         """
         return self._draw(self._asked(n, method, partial, temperature, key), method)
 
@@ -222,10 +229,7 @@ class VectorModel(ExactModel):
         name = f"{type(self).__name__}.sample"
         n = count(name, "n", n)
         self._checked_method(method)
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(
-                f"{name}: expected temperature to be positive and finite, received {temperature!r}"
-            )
+        self._check_parameters(name)
         given = mask = None
         if partial is not None:
             values, known = self._known(partial, n, (self.n_visible,))
@@ -233,12 +237,17 @@ class VectorModel(ExactModel):
             given, mask = (
                 np.ascontiguousarray(np.broadcast_to(a, (n, self.n_visible))) for a in (states, known)
             )
-        return Asked((n, self.n_visible), given, mask, float(temperature), as_key(self.key(key)))
+        return Asked(
+            (n, self.n_visible), given, mask, temperature_of(name, temperature), as_key(self.key(key))
+        )
 
 
 def permutation(op: str, name: str, order: Any, n: int) -> NDArray[np.int64]:
     """Return an order of 0 to n - 1, or raise ValueError that names call and argument."""
-    places = np.asarray(order)
+    try:
+        places = np.asarray(order)
+    except ValueError:  # rows of different lengths
+        places = np.empty(())
     if places.shape != (n,) or places.dtype.kind not in "iu" or sorted(places.tolist()) != list(range(n)):
         raise ValueError(f"{op}: expected {name} to be a permutation of 0 to {n - 1}, received {order!r:.60}")
     return places.astype(np.int64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore._checks import count
+from gencore._checks import count, entry
 from gencore._devices import to_host
 from gencore._states import as_states
 from gencore.autograd import Tensor, logistic, no_grad, relu, softplus
@@ -90,7 +90,7 @@ class EoNADE(VectorModel):
             count("EoNADE", "n_orderings", n_orderings),
         )
         widths = sizes("EoNADE", "hidden", hidden, least=1)
-        if activation not in _ACTIVATIONS:
+        if entry(_ACTIVATIONS, activation) is None:
             names = ", ".join(_ACTIVATIONS)
             raise ValueError(f"EoNADE: expected activation to be one of {names}, received {activation!r}")
         super().__init__(seed, n_visible=visible, hidden=widths, n_orderings=orderings, activation=activation)
@@ -156,7 +156,7 @@ class EoNADE(VectorModel):
         return out
 
     def _checked_orders(self, op: str, orders: Any) -> NDArray[np.int64]:
-        rows = list(orders)
+        rows = list(orders) if isinstance(orders, Iterable) else [orders]
         if not rows:
             raise ValueError(f"{op}: expected orders to have at least one row, received none")
         return np.array([permutation(op, "each of orders", row, self.n_visible) for row in rows])
@@ -235,7 +235,7 @@ class EoNADE(VectorModel):
             Dimensions that stay; NaN where they are to be drawn, or a `numpy.ma.MaskedArray`. They come first in the
             order: the others are drawn given all of them.
         temperature : float
-            Logits are divided by it.
+            Logits are divided by it; 1e-30 to 1e30.
         key : Key, int or Generator, optional
             Random numbers; default: the model's own next key.
         order : (n_visible,) sequence of int, optional

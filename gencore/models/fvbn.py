@@ -19,9 +19,10 @@ class FVBN(MaskedNet):
     """Exact autoregressive model of binary vectors whose conditionals have parameters of their own.
 
     Without hidden units each conditional is a logistic regression on what comes before (the logistic net, also called
-    fully visible sigmoid belief net). With `hidden`, each dimension has a group of so many hidden units in each layer,
-    which see the dimensions before it; its logit sees its own group and those of the dimensions before it (Bengio &
-    Bengio 2000). The first dimension has none: nothing comes before it.
+    fully visible sigmoid belief net). With `hidden` the net is deep: each dimension has a group of so many hidden units
+    in each layer, which see the dimensions before it; its logit sees its own group and those of the dimensions before
+    it (Bengio & Bengio 2000). The first dimension has none: nothing comes before it. With the activation "identity"
+    that net is linear: distributions of the logistic one, with weights that are products of the layers' matrices.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class FVBN(MaskedNet):
         Units of a dimension's group in each hidden layer: a layer has D - 1 times as many.
     order : sequence of int, optional
         Which dimension comes first, second, ...: a permutation of 0 to D - 1; by default 0, 1, 2, ...
-    activation : {"tanh", "relu", "softplus", "logistic"}
+    activation : {"tanh", "relu", "softplus", "logistic", "identity"}
         Of hidden units.
     seed : int
         All randomness follows from it.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gencore._checks import count
+from gencore._checks import count, flag
 from gencore.kernels import dense, sample
 from gencore.models._masked_net import Degrees, MaskedNet
 from gencore.models._vectors import permutation, sizes
@@ -78,13 +78,13 @@ class MADE(MaskedNet):
         visible, masks = count("MADE", "n_visible", n_visible), count("MADE", "n_masks", n_masks)
         widths = sizes("MADE", "hidden", hidden, least=1)
         dense.activation_code("MADE", activation)
-        drawn = isinstance(order, str)
+        connected, drawn = flag("MADE", "direct", direct), isinstance(order, str)
         if drawn and order != "random":
             raise ValueError(f"MADE: expected order to be 'random' or a permutation, received {order!r}")
         places = None if drawn or order is None else permutation("MADE", "order", order, visible)
         super().__init__(
             seed, n_visible=visible, hidden=widths, n_masks=masks,
-            order=order if places is None else places.tolist(), direct=bool(direct), activation=activation,
+            order=order if places is None else places.tolist(), direct=connected, activation=activation,
         )  # fmt: skip
         self.activation = activation
         keys = Generator(int(self.generator.key()))
@@ -94,7 +94,7 @@ class MADE(MaskedNet):
                 places = np.argsort(sample.uniform(visible, keys), kind="stable")
             first = np.arange(visible) if places is None else np.argsort(places)
             degrees.append(_degrees(first, widths, keys, ascending=masks == 1))
-        self._build(widths, degrees, direct=bool(direct), keys=keys)
+        self._build(widths, degrees, direct=connected, keys=keys)
 
 
 def _degrees(

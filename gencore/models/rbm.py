@@ -226,10 +226,11 @@ class RBM:
             data,
             held_out,
             options,
+            callbacks=callbacks,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             resume=resume,
-        ).run(callbacks, progress)
+        ).run(progress)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 

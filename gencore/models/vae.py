@@ -242,6 +242,7 @@ class VAE(NeuralModel):
             checkpoint,
             checkpoint_every,
             resume,
+            callbacks,
         )
         options.check("VAE.fit")
 
@@ -255,7 +256,7 @@ class VAE(NeuralModel):
         )  # fmt: skip
         if self.steps == 0:  # after all arguments were looked at, and not where a checkpoint goes on
             self.likelihood.start_at(self.decoders[0].heads, data)
-        return training.run(callbacks, progress)
+        return training.run(progress)
 
     # --- bounds -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import io
-from gencore._checks import count
+from gencore._checks import count, number
 from gencore.autograd import Tensor, no_grad
 from gencore.nn import Module
 from gencore.optim import Optimizer, clip_grad_norm
@@ -42,6 +42,7 @@ class Options:
     checkpoint: str | Path | None = None
     checkpoint_every: int | None = None
     resume: bool = False
+    callbacks: Sequence[Callback] = ()
 
     def check(self, name: str) -> None:
         """Name the first argument that is wrong."""
@@ -50,10 +51,10 @@ class Options:
             if argument == "patience" and value is None:
                 continue
             count(name, argument, value)
-        for argument in ("lr", "clip_norm"):
-            value = getattr(self, argument)
-            if value is not None and not callable(value) and not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: expected {argument} to be above 0, received {value!r}")
+        if self.lr is not None and not callable(self.lr):
+            number(name, "lr", self.lr, positive=True)
+        if self.clip_norm is not None:
+            number(name, "clip_norm", self.clip_norm, positive=True)
 
 
 @dataclass
@@ -98,7 +99,8 @@ class ModuleTraining(Loop):
         options.check(name)
         lr = options.lr if options.lr is not None else optimizer.param_groups[0]["lr"]
         super().__init__(
-            name, _rows(name, data), epochs=options.epochs, batch_size=options.batch_size, lr=lr, seed=seed,
+            name, _rows(name, data), None if held_out is None else _rows(name, held_out, "validation"),
+            epochs=options.epochs, batch_size=options.batch_size, lr=lr, seed=seed, callbacks=options.callbacks,
             checkpoint=options.checkpoint, checkpoint_every=options.checkpoint_every, resume=options.resume,
         )  # fmt: skip
         if options.patience is not None and options.monitor.startswith("validation_") and held_out is None:
@@ -223,11 +225,11 @@ class ModuleTraining(Loop):
         """Whether the monitored figure has not improved for as long as the patience lasts."""
         return self.options.patience is not None and self._state.waited >= self.options.patience
 
-    def run(self, callbacks: Sequence[Callback], progress: bool) -> History:
+    def run(self, progress: bool) -> History:
         """Train, and return to the best parameters if the monitored figure says which these were."""
         self._module.train()
         try:
-            history = super().run(callbacks, progress)
+            history = super().run(progress)
         finally:
             self._module.eval()
         if self._state.waited:
@@ -292,10 +294,10 @@ def _arrays(data: Data) -> tuple[NDArray[Any], ...]:
     return data if isinstance(data, tuple) else (data,)
 
 
-def _rows(name: str, data: Data) -> int:
+def _rows(name: str, data: Data, argument: str = "X") -> int:
     lengths = [len(array) for array in _arrays(data)]
     if len(set(lengths)) != 1:
-        raise ValueError(f"{name}: expected arrays of as many rows each in X, received {lengths}")
+        raise ValueError(f"{name}: expected arrays of as many rows each in {argument}, received {lengths}")
     return lengths[0]
 
 
@@ -355,7 +357,8 @@ def fit(
     monitor : str
         The figure; one with "loss" in its name should fall, any other should rise.
     callbacks : sequence of callables
-        ``callback(module, record)`` after each epoch; returning True ends the training.
+        ``callback(module, record)`` after each epoch; returning True ends the training. Nothing else does: a figure
+        that a plot returns is no reason to stop.
     progress : bool
         Show a progress bar, where the output is a terminal.
     checkpoint : path, optional
@@ -398,10 +401,12 @@ def fit(
                 f"fit: expected {name} to be an array or a tuple of arrays, received {type(data).__name__}"
             )
 
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: expected optimizer to be one of gencore.optim, received {optimizer!r:.60}")
     options = Options(
-        epochs, batch_size, lr, clip_norm, patience, monitor, checkpoint, checkpoint_every, resume
+        epochs, batch_size, lr, clip_norm, patience, monitor, checkpoint, checkpoint_every, resume, callbacks
     )
     training = ModuleTraining(
         "fit", module, objective, X, validation, optimizer, options, generator=Generator(seed), seed=seed, recorded={}
     )  # fmt: skip
-    return training.run(callbacks, progress)
+    return training.run(progress)

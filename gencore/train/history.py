@@ -9,7 +9,7 @@ from tqdm import tqdm
 __all__ = ["Callback", "History", "Progress"]
 
 Callback: TypeAlias = Callable[[Any, Mapping[str, float]], bool | None]
-"""``callback(model, record)`` after each epoch; returning True ends the training."""
+"""``callback(model, record)`` after each epoch; True ends the training, and nothing else that it returns does."""
 
 
 class History:

@@ -3,6 +3,7 @@
 A model's training is a `Loop` that says what an update is, what an epoch's record holds and what a checkpoint keeps.
 """
 
+import os
 import time
 import zlib
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._checks import count
 from gencore.train.history import Callback, History, Progress
 from gencore.train.schedules import Schedule, as_schedule
 
@@ -36,14 +38,14 @@ def batches(n: int, batch_size: int, *, seed: int, epoch: int) -> list[NDArray[n
 class Checkpoints:
     """Says when a checkpoint is due, and where it goes."""
 
-    def __init__(self, path: str | Path | None, every: int | None, steps_per_epoch: int) -> None:
+    def __init__(self, name: str, path: str | Path | None, every: int | None, steps_per_epoch: int) -> None:
         if every is not None and path is None:
             raise ValueError(
-                f"fit: expected checkpoint to name a file, since checkpoint_every is {every}, received None"
+                f"{name}: expected checkpoint to name a file, since checkpoint_every is {every}, received None"
             )
-        if every is not None and every < 1:
-            raise ValueError(f"fit: expected checkpoint_every to be at least 1 step, received {every}")
-        self.path = None if path is None else Path(path)
+        if every is not None:
+            count(name, "checkpoint_every", every)
+        self.path = None if path is None else _file(name, path)
         self._every = every if every is not None else steps_per_epoch
 
     def due(self, step: int) -> bool:
@@ -59,6 +61,26 @@ class Checkpoints:
             if self.path.exists()
             else "no checkpoint was written yet"
         )
+
+
+def _file(name: str, path: Any) -> Path:
+    """A path that a file can be written to, as far as its name tells."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name}: expected checkpoint to be a path, received {path!r}")
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"{name}: expected checkpoint to name a file, received a folder, {file}")
+    if not file.parent.is_dir():
+        raise ValueError(f"{name}: expected checkpoint in a folder that exists, received {file}")
+    return file
+
+
+def _callables(name: str, callbacks: Any) -> tuple[Callback, ...]:
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
+    if wrong := [c for c in found if not callable(c)]:
+        received = repr(callbacks) if wrong[0] is None else repr(wrong[0])
+        raise TypeError(f"{name}: expected callbacks to be a sequence of functions, received {received:.60}")
+    return found
 
 
 @dataclass
@@ -84,12 +106,14 @@ class Loop(ABC):
     ----------
     name : str
         Of the call, for errors: "RBM.fit".
-    n_rows : int
-        Rows of the data.
+    n_rows, n_held_out : int
+        Rows of the data, and of those held out; None without.
     epochs, batch_size, lr
         As ``fit`` takes them.
     seed : int
         Of the batches' order.
+    callbacks
+        As ``fit`` takes them.
     checkpoint, checkpoint_every
         As ``fit`` takes them.
     """
@@ -101,23 +125,28 @@ class Loop(ABC):
         self,
         name: str,
         n_rows: int,
+        n_held_out: int | None,
         *,
         epochs: int,
         batch_size: int,
         lr: float | Schedule,
         seed: int,
+        callbacks: Sequence[Callback],
         checkpoint: str | Path | None,
         checkpoint_every: int | None,
         resume: bool,
     ) -> None:
         if n_rows == 0:
             raise ValueError(f"{name}: expected X to have at least 1 row, received 0")
+        if n_held_out == 0:
+            raise ValueError(f"{name}: expected validation to have at least 1 row, received 0")
         if resume and checkpoint is None:
             raise ValueError(f"{name}: expected checkpoint to name the file to resume from, received None")
         self.name, self.seed = name, seed
         self.n_rows, self.epochs, self.batch_size = n_rows, epochs, batch_size
         self.steps_per_epoch = -(-n_rows // batch_size)
-        self.checkpoints = Checkpoints(checkpoint, checkpoint_every, self.steps_per_epoch)
+        self.checkpoints = Checkpoints(name, checkpoint, checkpoint_every, self.steps_per_epoch)
+        self.callbacks = _callables(name, callbacks)
         self.schedule = as_schedule(lr)
 
     # --- what a training says of itself ---------------------------------------------------------------------------
@@ -158,7 +187,7 @@ class Loop(ABC):
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    def run(self, callbacks: Sequence[Callback], progress: bool) -> History:
+    def run(self, progress: bool) -> History:
         """Train to the end, or until a callback says so."""
         position, total = self.position, self.epochs * self.steps_per_epoch
         start = time.perf_counter() - position.seconds
@@ -179,8 +208,8 @@ class Loop(ABC):
                 record = self._record(lr)
                 self._save_if_due()
                 bar.show(record, self.shown)
-                stops = [callback(self.model, record) for callback in callbacks]
-                if any(stops):  # only now: every one of them is called
+                stops = [callback(self.model, record) for callback in self.callbacks]
+                if any(isinstance(stop, bool | np.bool_) and stop for stop in stops):  # all were called
                     break
         if self.checkpoints.path is not None and not self.checkpoints.due(self.done()):
             self.save(self.checkpoints.path)

@@ -136,6 +136,7 @@ SAMPLE = Case(
         Bad("direct", lambda a: a["direct"][1:].copy(), ValueError, ("the first of degrees",)),
         Bad("direct", lambda a: np.full_like(a["direct"], np.nan), ValueError, ("finite", "nan")),
         Bad("noise", lambda a: a["noise"][1:].copy(), ValueError, ("the shape of out",)),
+        Bad("noise", lambda a: a["noise"] * np.float32(np.nan), ValueError, ("finite", "nan")),
         Bad("mask", lambda a: np.zeros((3, 6), np.uint8), ValueError, ("or of one row",)),
         Bad("mask", lambda a: None, ValueError, ("mask to be given",)),
         Bad("given", lambda a: None, ValueError, ("given to be given",)),

@@ -242,6 +242,11 @@ def changed(layer, field, value):
     return make
 
 
+def not_finite(k):
+    """The parameters, one of them NaN."""
+    return lambda a: [p * np.float32(np.nan if i == k else 1) for i, p in enumerate(a["params"])]
+
+
 SAMPLE = Case(
     name="conv.pixel_sample",
     sizes=(
@@ -271,6 +276,7 @@ SAMPLE = Case(
         Bad("layers", lambda a: a["layers"][:, :-1].copy(), ValueError, ("the fields of a layer",)),
         Bad("layers", lambda a: a["layers"][:0].copy(), ValueError, ("the rows of layers",)),
         Bad("layers", changed(0, "mask", 2), ValueError, ("layers[0]'s mask", "not drawn yet")),
+        Bad("layers", changed(7, "mask", 4), ValueError, ("layers[7]'s mask", "not drawn yet")),  # rows of a left
         Bad("layers", changed(1, "kind", 7), ValueError, ("layers[1]'s kind",)),
         Bad("layers", changed(1, "src", 5), ValueError, ("layers[1]'s src",)),
         Bad("layers", changed(1, "dst", 1), ValueError, ("layers[1]'s dst",)),
@@ -282,6 +288,8 @@ SAMPLE = Case(
         Bad("levels", 1, ValueError, ("2", "256")),
         Bad("levels", 3, ValueError, ("the last of layers", "3 channels")),
         Bad("channel_groups", 2, ValueError, ("1 or the colours",)),
+        Bad("given", lambda a: np.maximum(a["given"], 7 * a["keep"]), ValueError, ("levels from 0 to 1", "7")),
+        Bad("params", not_finite(1), ValueError, ("params[1]", "finite", "nan")),
         Bad("temperature", 0.0, ValueError, ("temperature",)),
         Bad("keep", None, ValueError, ("keep, which goes with given",)),
         Bad("given", None, ValueError, ("given, which keep refers to",)),
@@ -325,6 +333,7 @@ DRAW = Case(
         Bad("logits", lambda a: np.zeros((12, 257), np.float32), ValueError, ("the columns of logits", "257")),
         Bad("unit", -1, ValueError, ("unit", "-1")),
         Bad("n_mixtures", 2, ValueError, ("the columns of logits", "6")),
+        Bad("logits", lambda a: a["logits"] * np.float32(np.nan), ValueError, ("finite", "nan")),
         Bad("levels", 257, ValueError, ("levels", "257")),
         Bad("temperature", -1.0, ValueError, ("temperature",)),
         *COUNTERS_BAD,
@@ -464,11 +473,15 @@ def settings(a):
     return {k: a[k] for k in ("channel_groups", "labels", "n_classes") if k in a}
 
 
+def forward_inputs(rng, s):
+    return {**whole_inputs(rng, s), "causal": s["stack"] != UNMASKED}
+
+
 FORWARD = Case(
     name="conv.stack_forward",
     sizes=WHOLE,
     bench=size(16, (28, 28, 1), small(1, 1)),
-    inputs=whole_inputs,
+    inputs=forward_inputs,
     outputs=lambda s: {"out": (whole_shape(s), np.float32)},
     reference=forward_reference,
     public=lambda a, s: {"out": kernels.pixel_stack(a["x"], layers_of(a), **settings(a))},
@@ -476,7 +489,11 @@ FORWARD = Case(
     optional=frozenset({"labels"}),
     host=TABLE,
     bad=(
+        Bad("layers", changed(0, "mask", 2), ValueError, ("layers[0]'s mask", "not drawn yet")),
+        Bad("channel_groups", 0, ValueError, ("at least 1", "0")),
+        Bad("channel_groups", -1, ValueError, ("at least 1", "-1")),
         Bad("n_classes", -1, ValueError, ("-1",)),
+        Bad("n_classes", 0, ValueError, ("at least 1 with labels",)),
         Bad("labels", lambda a: a["labels"][1:].copy(), ValueError, ("the images",)),
         Bad("labels", lambda a: a["labels"] + 3, ValueError, ("labels[0]", "from 0 to 2")),
         Bad("layers", changed(1, "kind", 7), ValueError, ("layers[1]'s kind",)),
@@ -520,6 +537,7 @@ VJP = Case(
     in_place=("grads",),
     host=TABLE,
     bad=(
+        Bad("channel_groups", 0, ValueError, ("at least 1", "0")),
         Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images of x",)),
         Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),
         Bad("layers", changed(1, "dst", 1), ValueError, ("layers[1]'s dst",)),
@@ -585,6 +603,8 @@ LOG_PROB_VJP = Case(
     optional=frozenset({"labels"}),
     host=TABLE,
     bad=(
+        Bad("channel_groups", 0, ValueError, ("at least 1", "0")),
+        Bad("layers", changed(0, "mask", 2), ValueError, ("layers[0]'s mask", "not drawn yet")),
         Bad("grad", lambda a: a["grad"][:0].copy(), ValueError, ("the images",)),
         Bad("grads", lambda a: a["grads"][1:], ValueError, ("params",)),
         Bad("levels", 1, ValueError, ("2", "256")),

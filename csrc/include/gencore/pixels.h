@@ -1,6 +1,8 @@
 // Pixel by pixel: samples of stacks of masked convolutions, each activation computed once.
 #pragma once
 
+#include <vector>
+
 #include "gencore/conv.h"
 #include "gencore/sample_coordinates.h"
 
@@ -57,17 +59,29 @@ inline void one_of(const char* op, const std::string& what, std::int64_t value, 
 inline std::int64_t logits_of(std::int64_t levels, std::int64_t n_mixtures) {
   return n_mixtures > 0 ? 3 * n_mixtures : levels == 2 ? 1 : levels;
 }
+inline std::string layer_named(std::int64_t i, const char* field) {
+  return "layers[" + std::to_string(i) + "]'s " + field;
+}
 }  // namespace detail
 
-// Whether the layers fit each other and what they read; where `causal`, whether none sees what is drawn later. Labels are
-// looked at where they are `readable`; on a device, what one beyond the classes adds is NaN.
-inline void check_stack(const char* name, const Stack& stack, bool readable, std::int64_t images, std::int64_t colours,
-                        bool causal) {
+// Whether a layer's map is complete before the first pixel of a row is drawn, where its source (of a sum both) is or not.
+GENCORE_INLINE bool comes_row_by_row(Layer kind, Mask mask, std::int64_t kh, std::int64_t kw, bool source) {
+  if (kind != Layer::convolve) return source;
+  if (mask == Mask::above) return true;
+  return source && (mask == Mask::to_this_row || (mask != Mask::before && kh == 1 && kw == 1));
+}
+
+// Whether the layers fit each other and what they read. Labels are looked at where they are `readable`; on a device, what
+// one beyond the classes adds is NaN.
+inline void check_stack(const char* name, const Stack& stack, bool readable, std::int64_t images,
+                        std::int64_t colours) {
   const auto& [layers, params, channel_groups, n_classes, labels] = stack;
   check::given(name, "layers", layers);
   check::given(name, "params", params);
+  check::at_least(name, "channel_groups", channel_groups, 1);
   check::at_least(name, "n_classes", n_classes, 0);
-  if (n_classes > 0 || labels.given()) {
+  if (n_classes == 0 && labels.given()) check::fail(name, "n_classes", "to be at least 1 with labels", "0");
+  if (n_classes > 0) {
     check::shape(name, "labels", labels, {images}, "the images");
     for (std::int64_t n = 0; readable && n < images; ++n) {
       detail::one_of(name, "labels[" + std::to_string(n) + "]", labels[n], 0, n_classes - 1);
@@ -77,7 +91,7 @@ inline void check_stack(const char* name, const Stack& stack, bool readable, std
   check::at_least(name, "the rows of layers", layers.shape[0], 1);
   for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
     const std::int64_t* l = layers.row(i);
-    const auto named = [i](const char* field) { return "layers[" + std::to_string(i) + "]'s " + field; };
+    const auto named = [i](const char* field) { return detail::layer_named(i, field); };
     detail::one_of(name, named("kind"), l[layer_kind], 0, 3);
     detail::one_of(name, named("src"), l[layer_src], 0, i);
     detail::one_of(name, named("dst"), l[layer_dst], i + 1, i + 1);  // maps are numbered by the layers that make them
@@ -96,11 +110,6 @@ inline void check_stack(const char* name, const Stack& stack, bool readable, std
       detail::one_of(name, named("mask"), l[layer_mask], 0, 4);
       detail::one_of(name, named("kh"), l[layer_kh], 1, l[layer_mask] == 0 ? 1 : 1024);
       detail::one_of(name, named("kw"), l[layer_kw], 1, l[layer_mask] == 0 ? 1 : 1024);
-      const auto mask = static_cast<Mask>(l[layer_mask]);
-      const bool strict = mask == Mask::before || mask == Mask::above;
-      if (causal && ((l[layer_src] == 0 && !strict) || (mask == Mask::none && channel_groups > 1))) {
-        check::fail(name, named("mask").c_str(), "to hide what is not drawn yet", std::to_string(l[layer_mask]));
-      }
       dense::detail::activation(name, static_cast<dense::Activation>(l[layer_activation]));
       detail::one_of(name, named("weight"), l[layer_weight], 0, params.count - 1);
       detail::one_of(name, named("bias"), l[layer_bias], -1, params.count - 1);
@@ -120,6 +129,32 @@ inline void check_stack(const char* name, const Stack& stack, bool readable, std
         detail::one_of(name, named("src2"), l[layer_src2], 0, i);
         detail::one_of(name, named("channels of src2"), channels(l[layer_src2]), c_in, c_in);
       }
+    }
+  }
+}
+
+// Whether no layer of a stack sees what is drawn with its pixel or later: the image is read by strict masks alone, and
+// whole rows of what is not complete when a row begins by none.
+inline void check_causal(const char* name, const Stack& stack) {
+  const auto& layers = stack.layers;
+  std::vector<bool> by_row(static_cast<std::size_t>(layers.shape[0] + 1));
+  const auto map = [&](std::int64_t m) { return static_cast<std::size_t>(m); };
+  for (std::int64_t i = 0; i < layers.shape[0]; ++i) {
+    const std::int64_t* l = layers.row(i);
+    const auto kind = static_cast<Layer>(l[layer_kind]);
+    const std::int64_t src = l[layer_src], src2 = kind == Layer::add ? l[layer_src2] : src;
+    const auto mask = static_cast<Mask>(l[layer_mask]);
+    const bool rows = by_row[map(src)] && by_row[map(src2)];
+    by_row[map(i + 1)] = comes_row_by_row(kind, mask, l[layer_kh], l[layer_kw], rows);
+    if (kind != Layer::convolve) {
+      if (src != 0 && src2 != 0) continue;
+      check::fail(name, detail::layer_named(i, "src").c_str(), "to be a map that hides what is not drawn yet", "0");
+    }
+    const bool strict = mask == Mask::before || mask == Mask::above, grouped = stack.channel_groups > 1;
+    const bool ahead = mask == Mask::to_this_row && !rows && (l[layer_kw] > 2 || grouped);
+    if ((src == 0 && !strict) || (mask == Mask::none && grouped) || ahead) {
+      check::fail(name, detail::layer_named(i, "mask").c_str(), "to hide what is not drawn yet",
+                  std::to_string(l[layer_mask]));
     }
   }
 }
@@ -181,6 +216,7 @@ struct PixelDraw : sample::Coordinates {
 struct StackForward : OpBase, Stack {
   static constexpr const char* name = "conv.stack_forward";
   Images<const float> x{};  // (N, H, W, C)
+  bool causal = false;      // whether to refuse a stack that sees what PixelSample draws later
   Images<float> out{};      // (N, H, W, K)
 
   void check() const;
@@ -188,6 +224,7 @@ struct StackForward : OpBase, Stack {
   static void fields(F&& f) {
     stack_fields<StackForward>(f);
     f("x", &StackForward::x);
+    f("causal", &StackForward::causal);
     f("out", &StackForward::out);
   }
 };
@@ -259,19 +296,26 @@ inline void PixelSample::check() const {
   } else if (keep.given()) {
     check::fail(name, "given, which keep refers to,", "to be given", "nothing");
   }
-  check_stack(name, *this, readable(), out.shape[0], colours, true);
+  check_stack(name, *this, readable(), out.shape[0], colours);
+  check_causal(name, *this);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = colours * detail::logits_of(levels, n_mixtures);
   if (logits != wanted) {
     check::fail(name, "the last of layers, with these levels,", "to put out " + std::to_string(wanted) + " channels",
                 std::to_string(logits));
   }
+  for (std::int64_t i = 0; readable() && given.given() && i < given.size(); ++i) {
+    if (given[i] < levels || keep[i % keep.size()] == 0) continue;
+    check::fail(name, "given", "to hold levels from 0 to " + std::to_string(levels - 1) + " where keep is 1",
+                std::to_string(given[i]));
+  }
   check_coordinates(name, out.shape[0]);
 }
 
 inline void StackForward::check() const {
   check::given(name, "x", x);
-  check_stack(name, *this, readable(), x.shape[0], x.shape[3], false);
+  check_stack(name, *this, readable(), x.shape[0], x.shape[3]);
+  if (causal) check_causal(name, *this);
   check::shape(name, "out", out, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::apart(name, "out", out, "x", x);
@@ -279,7 +323,7 @@ inline void StackForward::check() const {
 
 inline void StackVjp::check() const {
   check::given(name, "x", x);
-  check_stack(name, *this, readable(), x.shape[0], x.shape[3], false);
+  check_stack(name, *this, readable(), x.shape[0], x.shape[3]);
   check::shape(name, "grad", grad, {x.shape[0], x.shape[1], x.shape[2], layers.row(layers.shape[0] - 1)[layer_c_out]},
                "the images of x and the channels of the last layer");
   check::like(name, "grads", grads, "params", params);
@@ -289,7 +333,8 @@ inline void StackLogProbVjp::check() const {
   check::given(name, "images", images);
   check::in_range(name, "levels", levels, 2, 256);
   check::in_range(name, "n_mixtures", n_mixtures, 0, 256);
-  check_stack(name, *this, readable(), images.shape[0], images.shape[3], false);
+  check_stack(name, *this, readable(), images.shape[0], images.shape[3]);
+  check_causal(name, *this);
   const std::int64_t logits = layers.row(layers.shape[0] - 1)[layer_c_out],
                      wanted = images.shape[3] * detail::logits_of(levels, n_mixtures);
   check::in_range(name, "levels and n_mixtures, and so the channels of the last of layers,", logits, wanted, wanted);
