@@ -90,6 +90,10 @@ def test_gradient_penalty_reaches_the_weights() -> None:
         (logistic, -800.0, 0.0),
         (lambda x: np.logaddexp(x, -np.inf), 2.0, 1.0),
         (lambda x: np.where(x > 0, x, np.log(-np.abs(x) - 1)), 2.0, 1.0),
+        (lambda x: x * (x % 1.0), 1.25, 1.5),
+        (lambda x: x * (x % 1.0), -1.25, -0.5),
+        (lambda x: -7.5 % x, 2.0, 4.0),
+        (lambda x: np.fmod(-7.5, x), 2.0, 3.0),
     ],
 )
 def test_slopes_at_the_edges(f: Callable[[Any], Any], x: float, slope: float) -> None:

@@ -62,7 +62,7 @@ BOTH_SIGNS = {np.cbrt, np.reciprocal, np.absolute, np.fabs}
 BINARY = {
     np.add: (-2, 2), np.subtract: (-2, 2), np.multiply: (-2, 2), np.true_divide: (0.4, 2), np.power: (0.4, 2),
     np.arctan2: (0.4, 2), np.hypot: (0.4, 2), np.logaddexp: (-2, 2), np.maximum: (-2, 2), np.minimum: (-2, 2),
-    np.fmax: (-2, 2), np.fmin: (-2, 2),
+    np.fmax: (-2, 2), np.fmin: (-2, 2), np.remainder: (0.4, 2), np.fmod: (0.4, 2),
 }  # fmt: skip
 UNARY_SHAPES: tuple[Shape, ...] = ((3, 5), (), (0,), (2, 0, 3))
 BINARY_SHAPES: tuple[tuple[Shape, Shape], ...] = (
@@ -89,8 +89,8 @@ def ufunc_points() -> Iterator[tuple[Any, list[Point]]]:
             scalars += [
                 Point(lambda x, y=y: x**y, ((3, 2),), 0.4, 2, y == int(y)) for y in (0, 1, 2, 3, -1, -2, 0.5)
             ]
-        if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
-            scalars.pop()  # a kink
+        if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin, np.remainder, np.fmod):
+            scalars.pop()  # a kink, or a jump
         yield ufunc, [Point(ufunc, shapes, *domain) for shapes in BINARY_SHAPES] + scalars
     yield np.matmul, [Point(np.matmul, shapes) for shapes in MATMUL_SHAPES]
 
