@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc as collector
+import operator
 import pickle
 import threading
 import tracemalloc
@@ -545,6 +546,29 @@ def masked(x: Any, *, mask: Any) -> Any:
 
 
 gc.defvjp(masked, lambda g, _ans, _x, *, mask: g * mask)
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow"])
+def test_every_operator_edits_a_parameter_in_place(name: str) -> None:
+    x, other = leaf([1.5, 2.5]), 2.0
+    memory, y = x.detach().numpy(), (x * x).sum()
+    want = getattr(operator, name)(memory, other)
+    with gc.no_grad():
+        edited = getattr(operator, f"i{name}")(x, other)
+    assert edited is x
+    np.testing.assert_array_equal(memory, want)
+    with pytest.raises(RuntimeError, match="edited in place"):
+        y.backward()
+    with pytest.raises(RuntimeError, match=r"in-place .* not edited in place"):
+        getattr(operator, f"i{name}")(x, other)
+
+
+@pytest.mark.parametrize("name", ["iand", "ior", "ixor"])
+def test_operators_of_bits_edit_in_place(name: str) -> None:
+    x = gc.tensor([True, False])
+    memory, want = x.numpy(), getattr(operator, name[1:] + "_" * (name != "ixor"))(x.numpy(), True)
+    assert getattr(operator, name)(x, True) is x
+    np.testing.assert_array_equal(memory, want)
 
 
 def test_history_is_not_edited_in_place() -> None:

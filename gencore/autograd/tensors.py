@@ -172,6 +172,27 @@ class Tensor(Operators):
     def __itruediv__(self, other: Any) -> Tensor:
         return self._in_place(np.true_divide, other)
 
+    def __ifloordiv__(self, other: Any) -> Tensor:
+        return self._in_place(np.floor_divide, other)
+
+    def __imod__(self, other: Any) -> Tensor:
+        return self._in_place(np.remainder, other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._in_place(np.power, other)
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        return self._in_place(np.matmul, other)
+
+    def __iand__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_and, other)
+
+    def __ior__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_or, other)
+
+    def __ixor__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_xor, other)
+
     # -- Python's protocols; operators, methods and NumPy's functions are added by gencore.autograd.functions
 
     def __len__(self) -> int:
