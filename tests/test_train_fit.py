@@ -166,6 +166,14 @@ def test_callbacks_see_each_record_and_end_the_training():
     assert len(history) == 2
 
 
+def test_a_callback_that_evaluates_does_not_change_the_bits():
+    found = [net(), net()]
+    for module, callbacks in zip(found, ([], [lambda m, r: m.eval() and None]), strict=True):
+        module[2].load_state_dict({"key": np.uint64(3), "calls": np.int64(0)})
+        fit(module, callbacks=callbacks, validation=None)
+    assert_same_state(found[1].state_dict(), found[0].state_dict())
+
+
 def test_a_modules_own_attributes_are_left_alone():
     class Noisy(nn.Linear):
         def __init__(self):

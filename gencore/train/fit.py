@@ -219,13 +219,16 @@ class ModuleTraining(Loop):
         else:
             state.waited += 1
 
+    def begin_epoch(self) -> None:
+        """In training mode, also after a callback that evaluated the module."""
+        self._module.train()
+
     def finished(self) -> bool:
         """Whether the monitored figure has not improved for as long as the patience lasts."""
         return self.options.patience is not None and self._state.waited >= self.options.patience
 
     def run(self, callbacks: Sequence[Callback], progress: bool) -> History:
         """Train, and return to the best parameters if the monitored figure says which these were."""
-        self._module.train()
         try:
             history = super().run(callbacks, progress)
         finally:
@@ -355,7 +358,8 @@ def fit(
     monitor : str
         The figure; one with "loss" in its name should fall, any other should rise.
     callbacks : sequence of callables
-        ``callback(module, record)`` after each epoch; returning True ends the training.
+        ``callback(module, record)`` after each epoch; the next starts in training mode whatever it did. Returning
+        True ends the training.
     progress : bool
         Show a progress bar, where the output is a terminal.
     checkpoint : path, optional

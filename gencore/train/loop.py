@@ -152,6 +152,9 @@ class Loop(ABC):
     def save(self, path: Path) -> None:
         """Write model and training to a file."""
 
+    def begin_epoch(self) -> None:
+        """Get ready to learn: callbacks may have done anything to the model."""
+
     def finished(self) -> bool:
         """Whether to end before the last epoch."""
         return False
@@ -165,6 +168,7 @@ class Loop(ABC):
         label = self.name.partition(".")[0]
         with Progress(label, total=total, done=self.done(), enabled=progress) as bar:
             while position.epoch < self.epochs and not self.finished():
+                self.begin_epoch()
                 first_step = self.steps() - position.batch
                 order = batches(self.n_rows, self.batch_size, seed=self.seed, epoch=first_step)
                 while position.batch < self.steps_per_epoch:
