@@ -359,6 +359,10 @@ def test_the_first_fit_starts_at_the_datas_rates():
         vae.decoders[0].heads[0].bias[...] = np.ones(4, np.float32)
     fit(vae, x, lr=1e-30, epochs=1)
     np.testing.assert_array_equal(vae.decoders[0].heads[0].bias.numpy(), 1)
+    loaded = VAE(4, 2, hidden=(3,))
+    loaded.load_state_dict(vae.state_dict())
+    fit(loaded, x, lr=1e-30, epochs=1)
+    np.testing.assert_array_equal(loaded.decoders[0].heads[0].bias.numpy(), 1)
     x = np.random.default_rng(0).standard_normal((500, 4)) * [1, 2, 3, 0] + [0, 5, 0, 7]
     vae = VAE(4, 2, hidden=(3,), likelihood="gaussian")
     fit(vae, x, lr=1e-30, epochs=1)

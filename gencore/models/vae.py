@@ -85,9 +85,10 @@ class VAE(NeuralModel):
 
     Notes
     -----
-    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances): learning begins
-    where independent units end. The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a
-    unit that never changes would otherwise drive its likelihood to infinity.
+    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances), unless they were
+    loaded or learned before: learning begins where independent units end. The log-variances that nets give are kept
+    from -12 to 8 (the gradient is 0 beyond): a unit that never changes would otherwise drive its likelihood to
+    infinity.
 
     Examples
     --------

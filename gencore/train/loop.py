@@ -152,7 +152,7 @@ class Loop(ABC):
     def save(self, path: Path) -> None:
         """Write model and training to a file."""
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self) -> None:  # noqa: B027 (most need nothing)
         """Get ready to learn: callbacks may have done anything to the model."""
 
     def finished(self) -> bool:
