@@ -14,7 +14,7 @@ from gencore import _core
 
 __all__ = [
     "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
-    "sums_of_rows",
+    "same_shape", "sums_of_rows",
 ]  # fmt: skip
 
 
@@ -48,9 +48,15 @@ def as_matrix(op: str, name: str, array: Any) -> Any:
             f"{op}: expected {name} to be contiguous in C order (cure: numpy.ascontiguousarray), "
             "received a strided array"
         )
-    size = math.prod(array.shape)
     columns = array.shape[-1] if len(array.shape) > 0 else 1
-    return array.reshape(size // columns if columns > 0 else 0, columns)
+    return array.reshape(math.prod(array.shape[:-1]), columns)
+
+
+def same_shape(op: str, name: str, array: Any, of: str, like: Any) -> None:
+    """Raise unless two arrays agree before they become matrices; of two matrices the kernel says it itself."""
+    shape, expected = np.shape(array), np.shape(like)
+    if shape != expected and not len(shape) == len(expected) == 2:
+        raise ValueError(f"{op}: expected {name} of shape {expected}, that of {of}, received {shape}")
 
 
 def contiguous(array: Any) -> Any:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
-from gencore.kernels._arrays import as_matrix, contiguous, empty
+from gencore.kernels._arrays import as_matrix, contiguous, empty, same_shape
 from gencore.random import KeyLike, as_key
 
 __all__ = [
@@ -134,6 +134,7 @@ def _repeated(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
 
 def _gaussian(name: str, mu: Any, logvar: Any, samples: int, **coordinates: int) -> tuple[Any, Any]:
     op = "sample.gaussian_reparam"
+    same_shape(op, "logvar", logvar, "mu", mu)
     shape = _repeated(np.shape(mu), samples if isinstance(samples, int | np.integer) and samples > 0 else 1)
     z = empty(mu, shape, np.float32)
     per_row = empty(mu, np.shape(mu)[:-1] if name == "kl" else shape[:-1], np.float32)
@@ -193,6 +194,7 @@ def gaussian_reparam_vjp(
     Sums over draws are float32. Gradient: to every array, in NumPy functions. Extra memory: 23 KB a thread.
     """
     op = "sample.gaussian_reparam_vjp"
+    same_shape(op, "logvar", logvar, "mu", mu)
     grad_mu, grad_logvar = (empty(mu, np.shape(mu), np.float32) for _ in range(2))
     _core.sample_gaussian_reparam_vjp(
         mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar), samples=samples,
@@ -296,12 +298,25 @@ def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -
         Wrong shape, dtype or memory order.
     """
     op = "sample.gaussian_log_prob"
+    _check_log_prob(op, x, mu, logvar)
     out: Float32Array = empty(x, np.shape(x)[:-1], np.float32)
     _core.sample_gaussian_log_prob(
         x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar),
         samples=_times(x, mu), out=out.reshape(-1),
     )  # fmt: skip
     return out
+
+
+def _check_log_prob(op: str, x: Any, mu: Any, logvar: Any) -> None:
+    """Rows of x are those of mu, again and again: along the first axis, or along others before it."""
+    same_shape(op, "logvar", logvar, "mu", mu)
+    shape, own = np.shape(x), np.shape(mu)
+    fits = shape[1:] == own[1:] or shape[-len(own) :] == own
+    if not fits and not len(shape) == len(own) == 2:
+        raise ValueError(
+            f"{op}: expected x of shape {own}, that of mu, or with a first axis that is a whole number of times as "
+            f"long, received {shape}"
+        )
 
 
 def _times(x: Any, mu: Any) -> int:
@@ -335,6 +350,7 @@ def gaussian_log_prob_vjp(
     Gradient: to every array, in NumPy functions. Extra memory: 10 KB a thread.
     """
     op = "sample.gaussian_log_prob_vjp"
+    _check_log_prob(op, x, mu, logvar)
     outs = [empty(array, np.shape(array), np.float32) for array in (x, mu, logvar)]
     _core.sample_gaussian_log_prob_vjp(
         grad=_vector_of(grad), x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu),
@@ -426,6 +442,8 @@ def _kind(kind: str) -> int:
 
 def _located(loc: Any, scale: Any, **options: int) -> Any:
     op = "sample.location_scale"
+    if loc is not None:
+        same_shape(op, "loc", loc, "scale", scale)
     out = empty(scale, np.shape(scale), np.float32)
     _core.sample_location_scale(
         loc=as_matrix(op, "loc", loc),

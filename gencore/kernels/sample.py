@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.kernels._arrays import as_matrix, empty, new
+from gencore.kernels._arrays import as_matrix, empty, new, same_shape
 from gencore.kernels._relaxed import (
     gumbel_softmax,
     gumbel_softmax_vjp,
@@ -183,6 +183,7 @@ def bernoulli(
     """
     if out is None:
         out = empty(p, np.shape(p), np.uint8)
+    same_shape("sample.bernoulli", "out", out, "p", p)
     _core.sample_bernoulli(
         p=as_matrix("sample.bernoulli", "p", p), out=as_matrix("sample.bernoulli", "out", out),
         key=as_key(key), first_row=first_row, step=step,
