@@ -540,6 +540,41 @@ def test_an_edit_of_an_array_given_to_an_op_is_caught(op: Callable[[gc.Tensor, A
         y.backward()
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, w: x * w,
+        lambda x, w: w - x,
+        lambda x, w: x**w,
+        lambda x, w: np.arctan2(x, w),
+        lambda x, w: np.maximum(w, x),
+        lambda x, w: x @ w,
+        lambda x, w: w @ x,
+        lambda x, w: np.dot(w, x),
+        lambda x, w: np.where(w, x, 0),
+        lambda x, w: np.concatenate([x, w]) ** 2,
+        lambda x, w: np.clip(x, w, 2),
+        lambda x, w: np.einsum("i,i->", x, w),
+        lambda x, w: x[w],
+        lambda x, w: x[None, w],
+        lambda x, w: x[w[:0]],
+        lambda x, w: np.take(x, w),
+        lambda x, w: np.take_along_axis(x, w, 0),
+    ],
+)
+def test_lists_are_arrays_as_they_were_then(op: Callable[[gc.Tensor, Any], gc.Tensor]) -> None:
+    found = []
+    for values in ([0, 1, 2], np.array([0, 1, 2])):
+        x = leaf([0.5, 1.5, 2.5])
+        y = op(x, values)
+        if isinstance(values, list):
+            values[:] = [2, 0, 0]
+        y.sum().backward()
+        found.append((y.detach().numpy(), x.grad.numpy()))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 @gc.primitive
 def masked(x: Any, *, mask: Any) -> Any:
     return x * mask

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gencore.autograd.record import defvjp, method, nondiff, primitive
+from gencore.autograd.record import defvjp, method, nondiff, primitive, takes_lists
 from gencore.autograd.tensors import Tensor, plain
 
 __all__ = ["UFUNCS", "logistic", "relu", "softplus", "where"]
@@ -18,7 +18,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 
 
 def _ufunc(ufunc: Any, *rules: Callable[..., Any]) -> Any:
-    op = primitive(ufunc)
+    op = takes_lists(primitive(ufunc))
     if rules:
         defvjp(op, *rules)
     else:
@@ -39,7 +39,7 @@ def _power(x: Any, y: Any) -> Any:
     return x**y  # NumPy's operator has fast ways for whole exponents that its ufunc lacks
 
 
-power = primitive(_power)
+power = takes_lists(primitive(_power))
 defvjp(power, lambda g, _ans, x, y: _power_base(g, x, y), lambda g, ans, x, _y: _power_exponent(g, ans, x))
 UFUNCS[np.power] = power
 exp = _ufunc(np.exp, lambda g, ans, _x: g * ans)
@@ -120,6 +120,7 @@ def weights(x: Any, total: Any) -> Any:
     return np.exp(x - where(np.isfinite(plain(total)), total, 0))
 
 
+@takes_lists
 @primitive
 def _select(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)

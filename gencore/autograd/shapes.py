@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gencore.autograd.functions import UFUNCS, positive, weights, where
-from gencore.autograd.record import defvjp, primitive
+from gencore.autograd.record import defvjp, primitive, takes_lists
 from gencore.autograd.tensors import Tensor, array_index, plain
 
 __all__ = ["FUNCTIONS", "log_softmax", "log_sum_exp", "softmax"]
@@ -291,6 +291,7 @@ defvjp(
 )
 
 
+@takes_lists
 @primitive
 def _concatenate(*arrays: Any, axis: int = 0) -> Any:
     return np.concatenate(arrays, axis=axis)
@@ -406,7 +407,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 @_numpy(np.take_along_axis)
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """As ``numpy.take_along_axis``."""
-    indices, axis = plain(indices), axis % x.ndim
+    indices, axis = array_index(indices), axis % x.ndim
     along = (
         np.arange(n, like=indices).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)
     )
@@ -428,7 +429,7 @@ def _matmul_array(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
-_matmul = primitive(_matmul_array)
+_matmul = takes_lists(primitive(_matmul_array))
 
 
 def _swapped(x: Any) -> Any:
@@ -458,7 +459,8 @@ UFUNCS[np.matmul] = _matmul
 @_numpy(np.dot)
 def dot(a: Any, b: Any) -> Any:
     """As ``numpy.dot`` for at most two axes."""
-    if np.ndim(a) == 0 or np.ndim(b) == 0:
+    a, b = (v if hasattr(v, "ndim") else np.array(v) for v in (a, b))
+    if a.ndim == 0 or b.ndim == 0:
         return a * b
     if a.ndim > 2 or b.ndim > 2:
         raise ValueError(
@@ -473,6 +475,7 @@ def outer(a: Any, b: Any) -> Any:
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
+@takes_lists
 @primitive
 def _einsum(*operands: Any, subscripts: str) -> Any:
     return np.einsum(subscripts, *operands, optimize=True)
@@ -520,6 +523,7 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
     return _clip(x, a_min, a_max)
 
 
+@takes_lists
 @primitive
 def _clip(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)

@@ -185,7 +185,7 @@ ANSWER = 2  # a rule reads the result
 class Op:
     """A function of arrays and the rules of its gradient."""
 
-    __slots__ = ("differentiable", "fun", "joint", "name", "rules", "signature", "uses", "view")
+    __slots__ = ("differentiable", "fun", "joint", "lists", "name", "rules", "signature", "uses", "view")
 
     def __init__(self, fun: Callable[..., Any], view: bool) -> None:
         self.fun, self.view = fun, view
@@ -195,6 +195,7 @@ class Op:
         # For each argument, what its rule reads; the last entry stands for all that follow.
         self.uses: tuple[int, ...] = (TRACED,)
         self.differentiable: bool | None = None
+        self.lists = False  # whether lists and tuples among its arguments are arrays
         self.signature: inspect.Signature | None = None
 
     def declare(self, rules: tuple[Rule | None, ...], joint: Rule | None) -> None:

@@ -262,8 +262,14 @@ def plain(x: Any) -> Any:
 
 
 def array_index(index: Any) -> Any:
-    """An index with arrays in place of Tensors."""
-    return tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)
+    """An index with arrays in place of Tensors and of lists, which may be edited before backward reads them."""
+    return tuple(map(_index_part, index)) if isinstance(index, tuple) else _index_part(index)
+
+
+def _index_part(index: Any) -> Any:
+    if type(index) is list:
+        return np.array(index) if index else np.array(index, np.int64)
+    return plain(index)
 
 
 def tensor(x: Any, requires_grad: bool = False, *, dtype: DTypeLike | None = None) -> Tensor:
