@@ -545,3 +545,27 @@ def test_rows_of_no_elements():
     assert kl == 0
     assert sample.gaussian_log_prob(nothing, nothing, nothing) == 0
     assert sample.location_scale(nothing, nothing, KEY).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: sample.gaussian_reparam(a, b, KEY)[0],
+        lambda a, b: sample.gaussian_sample(a, b, KEY)[1],
+        lambda a, b: sample.gaussian_log_prob(a, b, b),
+        lambda a, b: sample.location_scale(a, b, KEY),
+        lambda a, b: sample.gumbel_softmax(a, 1.0, KEY) * b,
+        lambda a, b: sample.relaxed_bernoulli(a, 1.0, KEY) * b,
+    ],
+)
+def test_strided_tensors_are_copied_and_keep_their_history(call):
+    """The two halves of an encoder's columns."""
+    whole = gc.tensor(normals(4, 6), requires_grad=True)
+    halves = [
+        gc.tensor(whole.detach().numpy()[:, half], requires_grad=True) for half in (slice(3), slice(3, 6))
+    ]
+    y, want = call(whole[:, :3], whole[:, 3:]), call(*halves)
+    assert np.array_equal(y.detach(), want.detach())
+    y.sum().backward()
+    want.sum().backward()
+    assert np.array_equal(whole.grad, np.concatenate([half.grad for half in halves], 1))

@@ -13,8 +13,8 @@ import numpy as np
 from gencore import _core
 
 __all__ = [
-    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
-    "same_shape", "sums_of_rows",
+    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_contiguous", "is_cuda_array", "levels_or_nan",
+    "new", "placed", "same_shape", "sums_of_rows",
 ]  # fmt: skip
 
 
@@ -59,11 +59,16 @@ def same_shape(op: str, name: str, array: Any, of: str, like: Any) -> None:
         raise ValueError(f"{op}: expected {name} of shape {expected}, that of {of}, received {shape}")
 
 
+def is_contiguous(array: Any) -> bool:
+    """Whether the array is in C order."""
+    if not is_cuda_array(array):
+        return bool(array.flags.c_contiguous)
+    return array.__cuda_array_interface__.get("strides") is None
+
+
 def contiguous(array: Any) -> Any:
     """The array, or a copy of it in C order."""
-    if not is_cuda_array(array):
-        return array if array.flags.c_contiguous else array.copy(order="C")
-    if array.__cuda_array_interface__.get("strides") is None:
+    if is_contiguous(array):
         return array
     return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels._arrays import as_matrix, contiguous, empty, same_shape
+from gencore.kernels._contiguous import in_order
 from gencore.random import KeyLike, as_key
 
 __all__ = [
@@ -82,7 +83,7 @@ def gaussian_reparam(
     ((3, 2), array([0., 0., 0.], dtype=float32))
     """
     result: tuple[Float32Array, Float32Array] = _gaussian_kl(
-        mu, logvar, samples=samples, key=as_key(key), step=step, first_row=first_row
+        in_order(mu), in_order(logvar), samples=samples, key=as_key(key), step=step, first_row=first_row
     )
     return result
 
@@ -120,7 +121,7 @@ def gaussian_sample(
     Source: Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders".
     """
     result: tuple[Float32Array, Float32Array] = _gaussian_ratio(
-        mu, logvar, samples=samples, key=as_key(key), step=step, first_row=first_row
+        in_order(mu), in_order(logvar), samples=samples, key=as_key(key), step=step, first_row=first_row
     )
     return result
 
@@ -271,7 +272,6 @@ defvjp(gaussian_reparam_vjp, joint=_gaussian_vjp_rule)
 # --- Gaussian densities -------------------------------------------------------------------------------------
 
 
-@primitive
 def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -> Float32Array:
     """Log-density of rows under diagonal Gaussians, ``sum_d log N(x; mu, e^logvar)``.
 
@@ -297,9 +297,15 @@ def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -
     ValueError, TypeError
         Wrong shape, dtype or memory order.
     """
+    result: Float32Array = _gaussian_log_prob(in_order(x), in_order(mu), in_order(logvar))
+    return result
+
+
+@primitive
+def _gaussian_log_prob(x: Any, mu: Any, logvar: Any) -> Any:
     op = "sample.gaussian_log_prob"
     _check_log_prob(op, x, mu, logvar)
-    out: Float32Array = empty(x, np.shape(x)[:-1], np.float32)
+    out = empty(x, np.shape(x)[:-1], np.float32)
     _core.sample_gaussian_log_prob(
         x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar),
         samples=_times(x, mu), out=out.reshape(-1),
@@ -378,7 +384,7 @@ def _log_prob_vjp_rule(_needs: Any, g: Any, _ans: Any, grad: Any, x: Any, mu: An
     return by_grad, np.reshape(by_x, np.shape(x)), -np.sum(by_x, axis=0), by_logvar
 
 
-defvjp(gaussian_log_prob, joint=_log_prob_rule)
+defvjp(_gaussian_log_prob, joint=_log_prob_rule)
 defvjp(gaussian_log_prob_vjp, joint=_log_prob_vjp_rule)
 
 
@@ -428,7 +434,7 @@ def location_scale(
     """
     options = {"kind": _kind(kind), "key": as_key(key), "step": step, "first_row": first_row}
     function = _log_normal if kind == "log_normal" else _location_scale
-    result: Float32Array = function(loc, scale, **options)
+    result: Float32Array = function(in_order(loc), in_order(scale), **options)
     return result
 
 
