@@ -606,6 +606,47 @@ def test_operators_of_bits_edit_in_place(name: str) -> None:
     np.testing.assert_array_equal(memory, want)
 
 
+CONSTANT = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda g, ans, x: x,
+        lambda g, ans, x: ans,
+        lambda g, ans, x: CONSTANT,
+        lambda g, ans, x: [1.0, 1.0, 1.0],
+        lambda g, ans, x: g,
+    ],
+)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_what_a_rule_returns_is_not_what_becomes_the_gradient(rule: Any, create_graph: bool) -> None:
+    @gc.primitive
+    def op(x: Any) -> Any:
+        return x * 1.0
+
+    gc.defvjp(op, rule)
+    x = leaf([1.0, 1.0, 1.0])
+    y = op(x)
+    (y + 0.0).sum().backward(create_graph=create_graph)
+    x.grad.detach().data[...] = 7.0
+    for mine in (x.detach().numpy(), y.detach().numpy(), CONSTANT):
+        np.testing.assert_array_equal(mine, 1)
+
+
+def test_a_rule_may_return_a_number() -> None:
+    @gc.primitive
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    gc.defvjp(double, lambda g, _ans, _x: 2.0 * float(np.sum(g)))
+    x = leaf(3.0)
+    double(x).backward()
+    assert x.grad.item() == 2
+    with pytest.raises(ValueError, match=r"double: expected the gradient of argument 0 to have shape \(3,\)"):
+        double(leaf(np.ones(3))).sum().backward()
+
+
 def test_history_is_not_edited_in_place() -> None:
     x = leaf(np.ones(3))
     with pytest.raises(RuntimeError, match=r"setitem: .* not edited in place"):
