@@ -476,6 +476,8 @@ def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
         ({"data": (X[:4], Y[:3])}, ValueError, r"as many rows each in X, received \[4, 3\]"),
         ({"data": X[:0]}, ValueError, "at least 1 row"),
         ({"data": X.tolist()}, TypeError, "expected X to be an array or a tuple of arrays, received list"),
+        ({"loss": lambda m, b, k: (square_loss(m, b, k), {"loss": 1.0})}, ValueError, "other names than .*'loss'"),
+        ({"loss": lambda m, b, k: (square_loss(m, b, k), {"lr": 1.0})}, ValueError, "other names than .*'lr'"),
         ({"loss": lambda m, b, k: 1.0}, TypeError, "loss to return a Tensor of one element.*received float"),
         ({"loss": lambda m, b, k: m(b[0])}, TypeError, r"loss to return a Tensor of one element.*\(30, 2\)"),
     ],

@@ -310,6 +310,9 @@ def _take(data: Data, rows: NDArray[np.int64]) -> Any:
     return tuple(array[rows] for array in data) if isinstance(data, tuple) else data[rows]
 
 
+_OWN = ("epoch", "step", "seconds", "lr", "loss")  # what every record holds
+
+
 def fit(
     module: Module,
     loss: Callable[..., Any],
@@ -394,6 +397,13 @@ def fit(
         if not isinstance(value, Tensor) or value.size != 1:
             what = f"one of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"fit: expected loss to return a Tensor of one element, received {what}")
+        for name in figures:
+            if name in _OWN or name.startswith("validation_"):
+                own = ", ".join(_OWN)
+                raise ValueError(
+                    f"fit: expected loss to return figures of other names than {own} and validation_..., "
+                    f"received {name!r}"
+                )
         return value, figures
 
     for name, data in (("X", X), ("validation", validation)):
