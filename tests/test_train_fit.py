@@ -328,6 +328,13 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
     module = nn.Linear(5, 2, key=0)
     with pytest.raises(ValueError, match="optimizer was 'Adam', is 'SGD'"):
         fit(module, optimizer=optim.SGD(module.parameters(), lr=0.25), **arguments, resume=True)
+    for options, named in (
+        ({"betas": (0.8, 0.999)}, r"optimizer's betas was \[0\.9, 0\.999\], is \[0\.8, 0\.999\]"),
+        ({"weight_decay": 0.1}, r"optimizer's weight_decay was 0\.0, is 0\.1"),
+    ):
+        adam = optim.Adam(module.parameters(), lr=0.25, **options)
+        with pytest.raises(ValueError, match=named):
+            fit(module, optimizer=adam, **arguments, resume=True)
     with pytest.raises(ValueError, match=r"expected (bias|weight) of shape \((5, )?3,?\)"):
         fit(nn.Linear(5, 3, key=0), **arguments, resume=True)
     with pytest.raises(ValueError, match="holds a Linear, expected a Sequential"):
@@ -341,6 +348,8 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
     fit(module, lr=linear(0.1), checkpoint=other)
     with pytest.raises(ValueError, match="epochs was 3, is 4"):
         fit(module, lr=linear(0.1), epochs=4, checkpoint=other, resume=True)
+    with pytest.raises(ValueError, match="lr was"):  # the same at both ends and in the middle
+        fit(module, lr=lambda d: linear(0.1)(d) + d * (1 - d) * (d - 0.5) ** 2, checkpoint=other, resume=True)
 
 
 # --- early stopping ---------------------------------------------------------------------------------------------
@@ -354,7 +363,7 @@ def walk(figures, name="loss"):
             return -np.sum(module.weight), {}
         step = round(module.weight.item())
         value = figures[step - 1]
-        return np.sum(module.weight) * 0 + value, {name: value}
+        return np.sum(module.weight).astype(np.float64) * 0 + value, {} if name == "loss" else {name: value}
 
     return loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,6 +275,7 @@ class ModuleTraining(Loop):
         if before and not scheduled and now["epochs"] > before["epochs"]:
             now["epochs"] = before["epochs"]  # the same training going on
         self.check_same(path, before, now)
+        self._check_optimizer(path, optimizer)
         own = {name: t for name, t in stored.tensors.items() if not name.startswith("training.")}
         self._module.load_state_dict(_under("training.last.", stored.tensors) or own)
         joined = io.join_state(optimizer, stored.tensors)
@@ -285,6 +287,16 @@ class ModuleTraining(Loop):
         self._state = State.from_json(training)
         self._count(int(stored.state["steps"]))
         self.generator.state, self._keys.state = stored.state["generator"], keys
+
+    def _check_optimizer(self, path: Path, stored: Any) -> None:
+        """Options that the checkpoint would put in the place of those of this call; a rate may have moved since."""
+        for before, now in zip(stored["param_groups"], self.optimizer.param_groups, strict=False):
+            names = before.keys() - {"params", "lr"}
+            as_stored = json.loads(json.dumps({name: now.get(name) for name in names}))
+            if names:
+                self.check_same(
+                    path, *({f"optimizer's {n}": g[n] for n in sorted(names)} for g in (before, as_stored))
+                )
 
 
 def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
