@@ -222,15 +222,13 @@ class CategoricalLatent(_DiscreteLatent):
 
 def make_latent(kind: str, n: int, n_classes: int) -> Any:
     """Latent units by the name of their kind."""
+    if not is_count(n_classes) or n_classes < 2:
+        raise ValueError(f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}")
     if kind == "gaussian":
         return GaussianLatent(n)
     if kind == "bernoulli":
         return BernoulliLatent(n)
     if kind == "categorical":
-        if not is_count(n_classes) or n_classes < 2:
-            raise ValueError(
-                f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}"
-            )
         return CategoricalLatent(n, int(n_classes))
     raise ValueError(
         f"VAE: expected latent to be 'gaussian', 'bernoulli' or 'categorical', received {kind!r}"

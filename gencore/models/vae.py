@@ -16,7 +16,7 @@ from gencore import optim
 from gencore._checks import count, is_count
 from gencore._devices import from_device, to_host
 from gencore._states import as_rows, as_states
-from gencore.autograd import Tensor, no_grad
+from gencore.autograd import Tensor, log_sum_exp, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
 from gencore.kernels._arrays import empty, placed
@@ -131,6 +131,7 @@ class VAE(NeuralModel):
                 "VAE: expected decoder_hidden to be None for two stochastic layers, received sizes"
             )
         _sizes("n_visible", n_visible)
+        dense.activation_code("VAE", activation)  # also where no layer has it
         back = None if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
         super().__init__(
             seed, n_visible=int(n_visible), n_latent=sizes[0] if len(sizes) == 1 else sizes,
@@ -376,8 +377,7 @@ class VAE(NeuralModel):
                 for part in chunks(n_samples, block):
                     w = self.log_weights(batch, int(keys.key()), part.stop - part.start, posterior)
                     weights = to_host(plain(w)).astype(np.float64)
-                    top = weights.max(axis=0)
-                    total = np.logaddexp(total, top + np.log(np.exp(weights - top).sum(axis=0)))
+                    total = np.logaddexp(total, log_sum_exp(weights, 0))  # -inf of no weight at all
                 out[rows] = total - math.log(n_samples)
         return out
 
