@@ -443,6 +443,36 @@ def test_nan_loss_names_its_update_and_the_checkpoint_stays(tmp_path, bad):
     assert all(np.isfinite(p.numpy()).all() for p in module.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(
+    ("every", "loss_sees_it", "named"),
+    [
+        (1, False, "weight became nan at update 2"),
+        (None, False, "weight became nan at one of the updates 1 to 3"),
+        (None, True, "weight became nan at one of the updates 1 to 2"),  # not the loss, at update 3
+    ],
+)
+def test_a_gradient_that_is_nan_is_placed_as_well_as_is_known(tmp_path, every, loss_sees_it, named):
+    count = [0]
+
+    def loss(module, batch, key):
+        count[0] += 1
+        clean = (
+            module.weight
+            if loss_sees_it
+            else np.where(np.isfinite(module.weight.detach()), module.weight, 0.0)
+        )
+        return np.sum(clean) + np.sum(np.sqrt(module.weight * 0.0 if count[0] == 2 else gc.tensor([1.0])))
+
+    module = nn.Linear(5, 2, bias=False, key=0)
+    path = None if every is None else tmp_path / "a"
+    with pytest.raises(DivergenceError, match=named):
+        fit(
+            module, optimizer=optim.SGD(module.parameters(), lr=0.01), loss=loss, checkpoint=path,
+            checkpoint_every=every, validation=None,
+        )  # fmt: skip
+
+
 def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
     path = tmp_path / "a"
     module = nn.Linear(5, 2, key=0)

@@ -159,6 +159,8 @@ class ModuleTraining(Loop):
         loss, figures = self.objective(_take(self.data, rows), self._keys.key(), done)
         value = float(loss)
         if not np.isfinite(value):
+            # Perhaps only because an update before has spoilt a parameter. (Buffers may be this call's own.)
+            self._check_finite((name, p._data) for name, p in self._module.named_parameters())
             raise self.divergence("the loss", value, during=True)
         loss.backward()
         if self.options.clip_norm is not None:
@@ -400,7 +402,8 @@ def fit(
     ValueError, TypeError
         A wrong argument.
     DivergenceError
-        The loss or a parameter is no longer finite: says at which update. The last good checkpoint is untouched.
+        The loss or a parameter is no longer finite: says at which update, or between which: parameters are looked at
+        when the loss is not finite, before each checkpoint and after each epoch. The last good checkpoint is untouched.
     """
 
     def objective(batch: Any, key: Key, done: float) -> tuple[Tensor, Mapping[str, float]]:

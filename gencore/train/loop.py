@@ -119,6 +119,7 @@ class Loop(ABC):
         self.steps_per_epoch = -(-n_rows // batch_size)
         self.checkpoints = Checkpoints(checkpoint, checkpoint_every, self.steps_per_epoch)
         self.schedule = as_schedule(lr)
+        self._sound = 0  # the update after which all was seen to be finite
 
     # --- what a training says of itself ---------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Loop(ABC):
         """Train to the end, or until a callback says so."""
         position, total = self.position, self.epochs * self.steps_per_epoch
         start = time.perf_counter() - position.seconds
-        label = self.name.partition(".")[0]
+        label, self._sound = self.name.partition(".")[0], self.steps()
         with Progress(label, total=total, done=self.done(), enabled=progress) as bar:
             while position.epoch < self.epochs and not self.finished():
                 self.begin_epoch()
@@ -196,17 +197,29 @@ class Loop(ABC):
 
     def check_finite(self) -> None:
         """Raise `DivergenceError` if a parameter is NaN or infinite."""
-        for name, parameter in self.parameters():
-            wrong = parameter[~np.isfinite(parameter)]
-            if len(wrong):
-                raise self.divergence(name, wrong[0])
+        self._check_finite(self.parameters())
+        self._sound = self.steps()
 
-    def divergence(self, name: str, value: float, *, during: bool = False) -> DivergenceError:
-        """Say what became of which number, when (after the last update, or during the next one), and what is left."""
-        done = self.done() + during
+    def _check_finite(self, arrays: Iterable[tuple[str, Any]]) -> None:
+        for name, array in arrays:
+            wrong = array[~np.isfinite(array)]
+            if len(wrong):
+                raise self.divergence(name, wrong[0], after=self._sound)
+
+    def divergence(
+        self, name: str, value: float, *, during: bool = False, after: int | None = None
+    ) -> DivergenceError:
+        """Say what became of which number, when, and what is left to go on from.
+
+        It was after the last update, or during the next one; or anywhere from the one after `after` on, as parameters
+        are not looked at after each.
+        """
+        done, last = self.done() + during, self.steps() + during
         epoch = -(-done // self.steps_per_epoch)
+        first = last if after is None else after + 1
+        when = f"at update {last}" if first >= last else f"at one of the updates {first} to {last}"
         return DivergenceError(
-            f"{self.name}: {name} became {value} at update {self.steps() + during} (epoch {epoch}): "
+            f"{self.name}: {name} became {value} {when} (epoch {epoch}): "
             f"use a smaller learning rate; {self.checkpoints.advice()}"
         )
 
