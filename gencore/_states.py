@@ -103,6 +103,8 @@ def _numbers(op: str, name: str, value: Any, columns: int) -> NDArray[Any]:
     """Rows of so many numbers, of whatever dtype they come in."""
     if hasattr(value, "toarray"):
         value = value.toarray()
+    if np.ma.is_masked(value):
+        raise ValueError(f"{op}: expected {name} to hold numbers, received a masked array, some of it masked")
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -497,6 +497,14 @@ def test_wrong_arguments_of_fit_leave_the_model_as_it_was(latent, changes, named
     assert vae.steps == 0
 
 
+def test_masked_rows_are_refused():
+    x = np.ma.masked_array(np.zeros((3, 4)), mask=np.eye(3, 4))
+    with pytest.raises(ValueError, match="expected x to hold numbers, received a masked array"):
+        VAE(4, 2, hidden=(3,)).elbo(x)
+    with pytest.raises(TypeError, match="hidden to be a sequence of integers, received 5"):
+        VAE(4, 2, hidden=5)
+
+
 def test_other_wrong_arguments():
     vae = VAE(4, 2, hidden=(3,))
     with pytest.raises(

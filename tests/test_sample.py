@@ -323,3 +323,11 @@ def test_arrays_that_are_refused():
 def test_none_is_no_number(call, named):
     with pytest.raises(TypeError, match=f"{named}, received None"):
         call(np.zeros((2, 2), np.float32))
+
+
+@pytest.mark.parametrize("shape", [2.5, (2, 2.5), "3"])
+def test_shapes_are_integers(shape):
+    with pytest.raises(
+        TypeError, match=r"sample.uniform: expected shape to be an integer or a tuple of integers"
+    ):
+        sample.uniform(shape, 1)

@@ -478,7 +478,8 @@ def _as_rows(op: str, name: str, array: Any) -> tuple[Any, tuple[int, ...] | Non
 
 
 def _in_words_of_linear(message: str) -> str:
-    """What matmul says of its arguments, said of linear's."""
+    """What matmul expects of its arguments, said of linear's; what it received may be "a strided array"."""
+    message, received, found = message.partition(", received")
     for there, here in (("matmul", "linear"), ("op(a)", "x"), ("op(b)", "w"), (" a ", " x "), (" b ", " w ")):
         message = message.replace(there, here)
-    return message
+    return message + received + found

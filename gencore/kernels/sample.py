@@ -18,6 +18,7 @@ Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as
 """
 
 from collections.abc import Callable
+from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -300,7 +301,12 @@ def _variates(
     out: Float32Array | None,
     device: Any,
 ) -> Float32Array:
-    wanted = tuple(map(int, shape)) if isinstance(shape, tuple) else (int(shape),)
+    try:
+        wanted = tuple(map(index, shape if isinstance(shape, tuple) else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"{op}: expected shape to be an integer or a tuple of integers, received {shape!r}"
+        ) from None
     if out is None:
         out = new(op, wanted, np.float32, device)
     elif np.shape(out) != wanted:

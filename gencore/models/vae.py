@@ -114,6 +114,8 @@ class VAE(NeuralModel):
         seed: int = 0,
     ) -> None:
         sizes = _sizes("n_latent", n_latent, (1, 2))
+        if not isinstance(hidden, Sequence | np.ndarray):
+            raise TypeError(f"VAE: expected hidden to be a sequence of integers, received {hidden!r}")
         if any(isinstance(h, Sequence) for h in hidden) or (len(sizes) == 2 and not hidden):
             stacks = [_sizes(f"hidden[{i}]", h) for i, h in enumerate(hidden)]
         else:
