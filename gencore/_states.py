@@ -74,9 +74,12 @@ def as_rows(op: str, name: str, value: Any, columns: int) -> NDArray[np.float32]
     if is_cuda_array(value):
         return cast(_on_device(op, name, value, columns), np.float32)  # type: ignore[no-any-return]
     array = _numbers(op, name, value, columns)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{op}: expected {name} to be finite, received {array[~np.isfinite(array)][0]}")
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, np.float32)
+    wrong = ~np.isfinite(rows)
+    if wrong.any():
+        raise ValueError(f"{op}: expected {name} to be finite in float32, received {array[wrong][0]}")
+    return rows
 
 
 def as_levels(op: str, name: str, value: Any, columns: int, levels: int) -> NDArray[np.uint8]:

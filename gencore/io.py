@@ -8,13 +8,16 @@ integer or float of ``state`` once more under its own name, for readers without 
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,12 +252,31 @@ def _replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     target = Path(os.path.realpath(path))  # through a symbolic link, not over it
     if not target.parent.is_dir():
         raise FileNotFoundError(f"save_model: no such folder: {target.parent}")
+    _remove_stale(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
+            _lock(file)  # until it has its name: who holds it lives
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take a file if nobody has it. Where files cannot be locked, nobody does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what writers of the same file left that were killed. An empty one may be about to be locked."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.tmp"):
+        with suppress(OSError), left.open("rb") as file:
+            if os.fstat(file.fileno()).st_size and _lock(file):
+                left.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc as collector
+import operator
 import pickle
 import threading
 import tracemalloc
@@ -90,6 +91,10 @@ def test_gradient_penalty_reaches_the_weights() -> None:
         (logistic, -800.0, 0.0),
         (lambda x: np.logaddexp(x, -np.inf), 2.0, 1.0),
         (lambda x: np.where(x > 0, x, np.log(-np.abs(x) - 1)), 2.0, 1.0),
+        (lambda x: x * (x % 1.0), 1.25, 1.5),
+        (lambda x: x * (x % 1.0), -1.25, -0.5),
+        (lambda x: -7.5 % x, 2.0, 4.0),
+        (lambda x: np.fmod(-7.5, x), 2.0, 3.0),
     ],
 )
 def test_slopes_at_the_edges(f: Callable[[Any], Any], x: float, slope: float) -> None:
@@ -535,12 +540,111 @@ def test_an_edit_of_an_array_given_to_an_op_is_caught(op: Callable[[gc.Tensor, A
         y.backward()
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, w: x * w,
+        lambda x, w: w - x,
+        lambda x, w: x**w,
+        lambda x, w: np.arctan2(x, w),
+        lambda x, w: np.maximum(w, x),
+        lambda x, w: x @ w,
+        lambda x, w: w @ x,
+        lambda x, w: np.dot(w, x),
+        lambda x, w: np.where(w, x, 0),
+        lambda x, w: np.concatenate([x, w]) ** 2,
+        lambda x, w: np.clip(x, w, 2),
+        lambda x, w: np.einsum("i,i->", x, w),
+        lambda x, w: x[w],
+        lambda x, w: x[None, w],
+        lambda x, w: x[w[:0]],
+        lambda x, w: np.take(x, w),
+        lambda x, w: np.take_along_axis(x, w, 0),
+    ],
+)
+def test_lists_are_arrays_as_they_were_then(op: Callable[[gc.Tensor, Any], gc.Tensor]) -> None:
+    found = []
+    for values in ([0, 1, 2], np.array([0, 1, 2])):
+        x = leaf([0.5, 1.5, 2.5])
+        y = op(x, values)
+        if isinstance(values, list):
+            values[:] = [2, 0, 0]
+        y.sum().backward()
+        found.append((y.detach().numpy(), x.grad.numpy()))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 @gc.primitive
 def masked(x: Any, *, mask: Any) -> Any:
     return x * mask
 
 
 gc.defvjp(masked, lambda g, _ans, _x, *, mask: g * mask)
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow"])
+def test_every_operator_edits_a_parameter_in_place(name: str) -> None:
+    x, other = leaf([1.5, 2.5]), 2.0
+    memory, y = x.detach().numpy(), (x * x).sum()
+    want = getattr(operator, name)(memory, other)
+    with gc.no_grad():
+        edited = getattr(operator, f"i{name}")(x, other)
+    assert edited is x
+    np.testing.assert_array_equal(memory, want)
+    with pytest.raises(RuntimeError, match="edited in place"):
+        y.backward()
+    with pytest.raises(RuntimeError, match=r"in-place .* not edited in place"):
+        getattr(operator, f"i{name}")(x, other)
+
+
+@pytest.mark.parametrize("name", ["iand", "ior", "ixor"])
+def test_operators_of_bits_edit_in_place(name: str) -> None:
+    x = gc.tensor([True, False])
+    memory, want = x.numpy(), getattr(operator, name[1:] + "_" * (name != "ixor"))(x.numpy(), True)
+    assert getattr(operator, name)(x, True) is x
+    np.testing.assert_array_equal(memory, want)
+
+
+CONSTANT = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda g, ans, x: x,
+        lambda g, ans, x: ans,
+        lambda g, ans, x: CONSTANT,
+        lambda g, ans, x: [1.0, 1.0, 1.0],
+        lambda g, ans, x: g,
+    ],
+)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_what_a_rule_returns_is_not_what_becomes_the_gradient(rule: Any, create_graph: bool) -> None:
+    @gc.primitive
+    def op(x: Any) -> Any:
+        return x * 1.0
+
+    gc.defvjp(op, rule)
+    x = leaf([1.0, 1.0, 1.0])
+    y = op(x)
+    (y + 0.0).sum().backward(create_graph=create_graph)
+    x.grad.detach().data[...] = 7.0
+    for mine in (x.detach().numpy(), y.detach().numpy(), CONSTANT):
+        np.testing.assert_array_equal(mine, 1)
+
+
+def test_a_rule_may_return_a_number() -> None:
+    @gc.primitive
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    gc.defvjp(double, lambda g, _ans, _x: 2.0 * float(np.sum(g)))
+    x = leaf(3.0)
+    double(x).backward()
+    assert x.grad.item() == 2
+    with pytest.raises(ValueError, match=r"double: expected the gradient of argument 0 to have shape \(3,\)"):
+        double(leaf(np.ones(3))).sum().backward()
 
 
 def test_history_is_not_edited_in_place() -> None:

@@ -62,7 +62,7 @@ BOTH_SIGNS = {np.cbrt, np.reciprocal, np.absolute, np.fabs}
 BINARY = {
     np.add: (-2, 2), np.subtract: (-2, 2), np.multiply: (-2, 2), np.true_divide: (0.4, 2), np.power: (0.4, 2),
     np.arctan2: (0.4, 2), np.hypot: (0.4, 2), np.logaddexp: (-2, 2), np.maximum: (-2, 2), np.minimum: (-2, 2),
-    np.fmax: (-2, 2), np.fmin: (-2, 2),
+    np.fmax: (-2, 2), np.fmin: (-2, 2), np.remainder: (0.4, 2), np.fmod: (0.4, 2),
 }  # fmt: skip
 UNARY_SHAPES: tuple[Shape, ...] = ((3, 5), (), (0,), (2, 0, 3))
 BINARY_SHAPES: tuple[tuple[Shape, Shape], ...] = (
@@ -89,8 +89,8 @@ def ufunc_points() -> Iterator[tuple[Any, list[Point]]]:
             scalars += [
                 Point(lambda x, y=y: x**y, ((3, 2),), 0.4, 2, y == int(y)) for y in (0, 1, 2, 3, -1, -2, 0.5)
             ]
-        if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
-            scalars.pop()  # a kink
+        if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin, np.remainder, np.fmod):
+            scalars.pop()  # a kink, or a jump
         yield ufunc, [Point(ufunc, shapes, *domain) for shapes in BINARY_SHAPES] + scalars
     yield np.matmul, [Point(np.matmul, shapes) for shapes in MATMUL_SHAPES]
 
@@ -130,19 +130,23 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
     np.prod: reductions(np.prod, 0.5, 2),
     np.cumsum: calls((3, 4), np.cumsum, lambda x: np.cumsum(x, axis=0), lambda x: np.cumsum(x, axis=-1)),
     np.reshape: calls(
-        (3, 4), lambda x: np.reshape(x, (2, 6)), lambda x: np.reshape(x, -1), lambda x: x[:, :2].reshape(6)
+        (3, 4), lambda x: np.reshape(x, (2, 6)), lambda x: np.reshape(x, -1), lambda x: x[:, :2].reshape(6),
+        lambda x: np.reshape(x, (2, 6), order="F"), lambda x: x.reshape(-1, order="F"),
     ),
     np.ravel: calls((3, 4), np.ravel),
     np.transpose: calls(
-        (2, 3, 4), np.transpose, lambda x: np.transpose(x, (2, 0, 1)), lambda x: np.transpose(x, (-1, 0, -2))
+        (2, 3, 4), np.transpose, lambda x: np.transpose(x, (2, 0, 1)), lambda x: np.transpose(x, (-1, 0, -2)),
+        lambda x: np.transpose(x, axes=(1, 0, 2)),
     ),
     np.swapaxes: calls((2, 3, 4), lambda x: np.swapaxes(x, 0, -1)),
-    np.moveaxis: calls((2, 3, 4), lambda x: np.moveaxis(x, 0, -1), lambda x: np.moveaxis(x, -1, 1)),
+    np.moveaxis: calls((2, 3, 4), lambda x: np.moveaxis(x, 0, -1), lambda x: np.moveaxis(x, -1, 1),
+                       lambda x: np.moveaxis(x, (0, 1), (-1, 0)), lambda x: np.moveaxis(x, [2, 0], [0, 1])),
     np.squeeze: calls((1, 3, 1), np.squeeze, lambda x: np.squeeze(x, axis=0)),
     np.expand_dims: calls((2, 3), lambda x: np.expand_dims(x, 1), lambda x: np.expand_dims(x, (0, -1))),
-    np.broadcast_to: calls((3, 1), lambda x: np.broadcast_to(x, (2, 3, 4))),
+    np.broadcast_to: calls((3, 1), lambda x: np.broadcast_to(x, (2, 3, 4)), lambda x: np.broadcast_to(x, shape=(3, 4))),
     np.flip: calls((3, 4), np.flip, lambda x: np.flip(x, 0), lambda x: np.flip(x, (0, 1))),
-    np.roll: calls((3, 4), lambda x: np.roll(x, 2), lambda x: np.roll(x, -1, 1), lambda x: np.roll(x, (1, 2), (0, 1))),
+    np.roll: calls((3, 4), lambda x: np.roll(x, 2), lambda x: np.roll(x, -1, 1), lambda x: np.roll(x, (1, 2), (0, 1)),
+                   lambda x: np.roll(x, [1, 2], [0, 1])),
     np.concatenate: [
         Point(lambda x, y: np.concatenate([x, y, x]), ((2, 3), (4, 3))),
         Point(lambda x, y: np.concatenate([y, x], axis=-1), ((2, 3), (2, 0))),
@@ -151,10 +155,11 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
     ],
     np.stack: [Point(lambda x, y, a=a: np.stack([x, y], axis=a), ((2, 3), (2, 3))) for a in (0, 1, -1)],
     np.split: calls(
-        (4, 6), lambda x: np.split(x, 2)[1], lambda x: np.split(x, [1, 4], axis=1)[1] * np.split(x, 2, -1)[0]
+        (4, 6), lambda x: np.split(x, 2)[1], lambda x: np.split(x, [1, 4], axis=1)[1] * np.split(x, 2, -1)[0],
+        lambda x: np.split(x, np.int64(2))[1],
     ),
     np.repeat: calls((2, 3), lambda x: np.repeat(x, 3), lambda x: np.repeat(x, 2, axis=-1)),
-    np.tile: calls((2, 3), lambda x: np.tile(x, 2), lambda x: np.tile(x, (2, 1, 3))),
+    np.tile: calls((2, 3), lambda x: np.tile(x, 2), lambda x: np.tile(x, (2, 1, 3)), lambda x: np.tile(x, np.int64(2))),
     np.take: calls(
         (3, 4), lambda x: np.take(x, like(x, INDEX), axis=0), lambda x: np.take(x, like(x, INDEX)),
         lambda x: np.take(x, 1, 1),
@@ -171,13 +176,15 @@ FUNCTION_POINTS: dict[Any, list[Point]] = {
         Point(lambda a, b: np.einsum("ij,jk->ik", a, b, optimize=True), ((2, 3), (3, 4))),
         Point(lambda a, b: np.einsum("bij,bkj->bik", a, b, optimize=True), ((2, 3, 4), (2, 5, 4))),
         Point(lambda a, b: np.einsum("i,j->", a, b, optimize=True), ((3,), (2,))),
+        Point(lambda a, b: np.einsum("ij,ij->ij", a, b, optimize=True), ((3, 1), (3, 4))),
+        Point(lambda a, b: np.einsum("ij,ij->i", a, b, optimize=True), ((3, 4), (3, 1))),
         Point(lambda a: np.einsum("ijk->ki", a, optimize=True), ((2, 3, 4),)),
         Point(lambda a, b, c: np.einsum("ij,jk,k->i", a, b, c, optimize=True), ((2, 3), (3, 4), (4,))),
         Point(lambda a: np.einsum("ij,ij->j", a, a, optimize=True), ((2, 3),)),
     ],
     np.clip: calls(
         (5, 5), lambda x: np.clip(x, -1, 1.5), lambda x: np.clip(x, None, 1.0),
-        lambda x: np.clip(x, a_min=0.5, a_max=None),
+        lambda x: np.clip(x, a_min=0.5, a_max=None), lambda x: np.clip(x, min=-1, max=0.5),
     ),
     np.where: [
         Point(lambda x, y: np.where(like(x, GATHER.T > 1), x, y), ((2, 3), (3,))),
@@ -204,7 +211,10 @@ OURS: dict[str, list[Point]] = {
     "log_sum_exp": reductions(log_sum_exp),
     "log_softmax": calls((3, 4), log_softmax, lambda x: log_softmax(x, 0)),
     "softmax": calls((3, 4), softmax, lambda x: softmax(x, 0)),
-    "astype": calls((3,), lambda x: x * (x.astype(np.float64) if hasattr(x, "astype") else x)),
+    "astype": calls(
+        (3,), lambda x: x * (x.astype(np.float64) if hasattr(x, "astype") else x),
+        lambda x: np.mean(x, dtype=np.float64),
+    ),
     "getitem": calls(
         (3, 4, 5), lambda x: x[1], lambda x: x[..., ::-2], lambda x: x[None, :, 1:3, 4], lambda x: x[like(x, INDEX)],
         lambda x: x[like(x, INDEX), like(x, [0, 1, 1, 3, 3])], lambda x: x[:, like(x, INDEX), None, 1:],

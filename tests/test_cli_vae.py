@@ -350,6 +350,7 @@ ERRORS = [
     ("train vae --out m --data nan.npy --likelihood gaussian", "nan.npy", "nan"),
     ("train vae --data digits", "--resume", "--overwrite"),
     ("train vae --data digits --overwrite --estimator concrete", "'concrete'"),  # the older file is kept
+    ("train vae --data digits --overwrite --resume", "--resume", "--overwrite", "not both"),
     ("train vae --data digits --resume --latent 7", "model.safetensors"),
     (f"{SMALL} --resume --free-bits 0.5", "free_bits was 0.0, is 0.5"),
     ("train rbm --data digits --resume", "model.safetensors", "holds a VAE"),
@@ -392,6 +393,13 @@ def test_wrong_input_is_named_in_one_line(command, words, trained, capsys):
 
 def test_divergence_names_the_update_and_ends_with_status_1(capsys):
     assert_diverges("train vae --data digits --lr 1e30 --hidden 5 --epochs 1", capsys)
+
+
+def test_a_training_that_diverges_leaves_the_older_file(trained, capsys):
+    before = Path("model.safetensors").read_bytes()
+    assert run("train vae --data digits --overwrite --lr 1e30 --hidden 5 --epochs 1") == 1
+    assert "became" in capsys.readouterr().err
+    assert Path("model.safetensors").read_bytes() == before
 
 
 def test_an_rbm_keeps_its_defaults(capsys):

@@ -15,7 +15,7 @@ from reference.rounding import U
 from scipy.special import expit
 
 from gencore import _core
-from gencore.kernels.dense import matmul
+from gencore.kernels.dense import linear, matmul
 
 SIZES = st.integers(0, 70)
 # Paths: one row (narrow, wide, in tasks); one column; few rows, b in place; packed; blocks of k; rows in tasks; columns
@@ -175,3 +175,8 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+def test_what_linear_received_is_not_renamed():
+    with pytest.raises(TypeError, match=r"linear: expected x to be contiguous .* received a strided array"):
+        linear(np.zeros((4, 6), np.float32)[:, ::2], np.zeros((3, 2), np.float32))

@@ -470,6 +470,22 @@ def test_far_values_have_no_nan():
         assert off.log_prob(-1.0) == -np.inf
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("family", [gd.Normal, gd.LogNormal, gd.Laplace, gd.Logistic, gd.Gumbel, gd.Uniform])
+def test_nan_gives_nan(family, dtype):
+    d = family(0.0, 1.0, validate_args=False)
+    for method in (d.log_prob, d.cdf):
+        found = method(dtype([np.nan, 0.5]))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(np.isnan(found), [True, False])
+    assert np.isnan(family(np.nan, 1.0, validate_args=False).log_prob(0.5))
+
+
+def test_divergence_of_rates_too_far_apart_is_infinite():
+    assert gd.kl_divergence(gd.Exponential(1e-30), gd.Exponential(1e30)) == np.inf
+    assert gd.kl_divergence(gd.Normal(0.0, 1e30), gd.Normal(0.0, 1e-30)) == np.inf
+
+
 def test_draws_that_round_to_an_end_have_a_density():
     """log_prob takes what sample gives: underflow and overflow of a log-normal, a uniform that rounds to its end."""
     wide = gd.LogNormal(0.0, 60.0)

@@ -1,6 +1,7 @@
 """Model files: what was saved comes back, a failed write harms nothing, a wrong file is named."""
 
 import errno
+import fcntl
 import json
 import os
 import struct
@@ -213,3 +214,18 @@ def test_take_is_strict(tmp_path):
         stored.take(["weight", "visible_bias", "hidden_bias"], optional=["chains"])
     with pytest.raises(ValueError, match=r"RBM: unexpected chains, extra$"):
         stored.take(["weight"])
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    """Of the same file, and of no writer that lives."""
+    path = tmp_path / "m.safetensors"
+    stale, living, other = (
+        tmp_path / name
+        for name in (".m.safetensors.0123abcd.tmp", ".m.safetensors.89ab4567.tmp", ".n.0123abcd.tmp")
+    )
+    for file in (stale, living, other):
+        file.write_bytes(b"half")
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        save_model(path, kind="Net", config={}, state={}, tensors={"a": np.zeros(3)})
+        assert sorted(tmp_path.iterdir()) == sorted([living, other, path])

@@ -73,7 +73,7 @@ def test_resuming_after_kill_9(tmp_path):
         import gencore as gc
 
         def lr(done):
-            if 0.6 < done < 1:  # a resumable training asks for the rates at 0, 1/2 and 1 when it begins
+            if 0.6 < done < 1 and done * 256 % 1:  # a training asks for the rates at each 1/256 when it begins
                 os.kill(os.getpid(), signal.SIGKILL)
             return 0.1 * (1 - done)
 
@@ -126,7 +126,8 @@ def test_divergence_is_reported_and_the_checkpoint_kept(tmp_path):
     explode = {"epochs": 4, "batch_size": 100, "lr": lambda done: 0.1 if done < 0.5 else 1e38}
     model = RBM(64, 6)
     with pytest.raises(
-        DivergenceError, match=r"became -?(inf|nan) at update (2[7-9]|3\d) \(epoch 3\).*smaller"
+        DivergenceError,
+        match=r"became -?(inf|nan) at .* (2[7-9]|3\d) \(epoch 3\).*smaller",
     ) as caught:
         model.fit(DIGITS.train, checkpoint=path, checkpoint_every=13, **explode)  # from update 27 on
     assert str(path) in str(caught.value)

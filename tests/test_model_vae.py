@@ -182,6 +182,18 @@ def test_gaussian_likelihood_against_scipy():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_too_large_for_the_density_and_for_float32():
+    vae = make(n_latent=2, likelihood="gaussian")
+    x = np.zeros((2, 4))
+    x[0, 1] = 1e25
+    found = vae.log_likelihood(x, 10)
+    assert found[0] == -np.inf
+    assert np.isfinite(found[1])
+    with pytest.raises(ValueError, match="expected x to be finite in float32, received 1e"):
+        vae.elbo(np.full((1, 4), 1e300))
+
+
 def test_log_variances_are_kept_in_bounds():
     vae = make(n_latent=1, likelihood="gaussian")
     with gc.no_grad():
@@ -359,6 +371,10 @@ def test_the_first_fit_starts_at_the_datas_rates():
         vae.decoders[0].heads[0].bias[...] = np.ones(4, np.float32)
     fit(vae, x, lr=1e-30, epochs=1)
     np.testing.assert_array_equal(vae.decoders[0].heads[0].bias.numpy(), 1)
+    loaded = VAE(4, 2, hidden=(3,))
+    loaded.load_state_dict(vae.state_dict())
+    fit(loaded, x, lr=1e-30, epochs=1)
+    np.testing.assert_array_equal(loaded.decoders[0].heads[0].bias.numpy(), 1)
     x = np.random.default_rng(0).standard_normal((500, 4)) * [1, 2, 3, 0] + [0, 5, 0, 7]
     vae = VAE(4, 2, hidden=(3,), likelihood="gaussian")
     fit(vae, x, lr=1e-30, epochs=1)
@@ -429,6 +445,8 @@ def test_data_as_people_have_them():
         ({"hidden": ((3,), (3,))}, "hidden for each of 1 stochastic layers"),
         ({"n_latent": (2, 2), "hidden": ()}, "hidden for each of 2 stochastic layers"),
         ({"activation": "gelu"}, "activation"),
+        ({"hidden": (), "activation": "gelu"}, "activation"),
+        ({"n_classes": 0}, "n_classes"),
         ({"likelihood": "poisson"}, "likelihood to be 'bernoulli' or 'gaussian'"),
         ({"latent": "cauchy"}, "latent to be 'gaussian', 'bernoulli' or 'categorical'"),
         ({"latent": "categorical", "n_classes": 1}, "n_classes"),
@@ -454,6 +472,11 @@ def test_wrong_models(changes, named):
         ("bernoulli", {"free_bits": 0.1}, "free_bits 0 unless"),
         ("gaussian", {"free_bits": -1}, "free_bits to be at least 0"),
         ("bernoulli", {"temperature": 0.0}, "temperature|tau"),
+        ("gaussian", {"temperature": -1.0}, "temperature to be above 0"),
+        ("gaussian", {"temperature": np.nan}, "temperature to be above 0"),
+        ("bernoulli", {"temperature": gc.train.linear(1.0, -1.0)}, "temperature to be above 0"),
+        ("gaussian", {"kl_weight": -1}, "kl_weight to be at least 0"),
+        ("gaussian", {"straight_through": True}, "straight_through only with estimator 'concrete'"),
         ("gaussian", {"optimizer": "adamax"}, "optimizer to be one of adam"),
         ("gaussian", {"epochs": 0}, "epochs"),
         ("gaussian", {"patience": 2}, "expected validation, since patience watches validation_elbo"),
@@ -472,6 +495,14 @@ def test_wrong_arguments_of_fit_leave_the_model_as_it_was(latent, changes, named
         for name, value in vae.state_dict().items():
             np.testing.assert_array_equal(value, before[name])
     assert vae.steps == 0
+
+
+def test_masked_rows_are_refused():
+    x = np.ma.masked_array(np.zeros((3, 4)), mask=np.eye(3, 4))
+    with pytest.raises(ValueError, match="expected x to hold numbers, received a masked array"):
+        VAE(4, 2, hidden=(3,)).elbo(x)
+    with pytest.raises(TypeError, match="hidden to be a sequence of integers, received 5"):
+        VAE(4, 2, hidden=5)
 
 
 def test_other_wrong_arguments():

@@ -111,7 +111,7 @@ def test_resuming_after_kill_9(tmp_path):
         import gencore as gc
 
         def lr(done):
-            if 0.6 < done < 1:  # a resumable training asks for the rates at 0, 1/2 and 1 when it begins
+            if 0.6 < done < 1 and done * 256 % 1:  # a training asks for the rates at each 1/256 when it begins
                 os.kill(os.getpid(), signal.SIGKILL)
             return 0.01 * (1 - done)
 
@@ -156,7 +156,7 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
 def test_divergence_is_reported_and_the_checkpoint_kept(tmp_path):
     path = tmp_path / "vae.safetensors"
     vae = make({"n_latent": 4})
-    with pytest.raises(DivergenceError, match=r"became -?(nan|inf) at update (9|10) \(epoch 3\)") as error:
+    with pytest.raises(DivergenceError, match=r"became -?(nan|inf) at .* (9|10) \(epoch 3\)") as error:
         fit(vae, {}, lr=lambda done: 1e-3 if done < 0.4 else 1e38, optimizer="sgd", checkpoint=path)
     assert str(path) in str(error.value)
     kept = VAE.load(path)

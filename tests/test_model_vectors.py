@@ -322,6 +322,16 @@ def test_weight_decay_shrinks_all_weights(name):
         assert np.square(a.numpy()).sum() < 0.8 * np.square(b.numpy()).sum()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_fit_keeps_biases_that_were_loaded(name):
+    trained = made(name)
+    state = trained.state_dict()
+    trained.fit(STATES, epochs=1, lr=1e-30, progress=False)
+    for key, value in trained.state_dict().items():
+        if key.endswith("bias"):
+            np.testing.assert_array_equal(value, state[key], err_msg=key)
+
+
 def test_divergence_is_reported():
     with pytest.raises(DivergenceError, match="became"):
         made("made").fit(STATES, epochs=3, batch_size=8, lr=1e38, optimizer="sgd", progress=False)

@@ -433,3 +433,23 @@ def test_mlp_has_its_sizes_and_activations():
     same = nn.mlp((4, 8, 8, 2), "relu", last="logistic", key=3)
     x = normal(3, 4)
     np.testing.assert_array_equal(net(x).numpy(), same(x).numpy())
+
+
+@pytest.mark.parametrize(
+    "x", [np.ones(3, np.int64), np.ones(3, bool), gc.tensor([1, 2])], ids=["int", "bool", "Tensor"]
+)
+def test_dropout_refuses_what_it_cannot_scale(x):
+    for layer in (nn.Dropout(0.5, key=1), nn.Dropout(0.5, key=1).eval()):
+        with pytest.raises(
+            TypeError, match=r"Dropout: expected a floating-point dtype, received (int64|bool)"
+        ):
+            layer(x)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: nn.Embedding(n, 3), lambda n: nn.Embedding(3, n), nn.BatchNorm, nn.LayerNorm]
+)
+@pytest.mark.parametrize("n", [2.5, 0, True])
+def test_sizes_are_counts(make, n):
+    with pytest.raises(ValueError, match="to be an integer of at least 1"):
+        make(n)

@@ -519,3 +519,53 @@ def test_arguments_that_are_refused():
         sample.gaussian_log_prob(normals(7, 3), mu, mu)
     with pytest.raises(TypeError, match="tau"):
         sample.gumbel_softmax(gc.tensor(mu), gc.tensor(np.float32(1)), KEY)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda a, b: sample.gaussian_reparam(a, b, KEY), "gaussian_reparam: expected logvar"),
+        (lambda a, b: sample.gaussian_sample(a, b, KEY), "gaussian_reparam: expected logvar"),
+        (lambda a, b: sample.location_scale(b, a, KEY), "location_scale: expected loc"),
+        (lambda a, b: sample.gaussian_log_prob(a, a, b), "gaussian_log_prob: expected logvar"),
+        (lambda a, b: sample.gaussian_log_prob(b, a, a), "gaussian_log_prob: expected x"),
+        (lambda a, b: sample.bernoulli(a, KEY, out=b.astype(np.uint8)), "bernoulli: expected out"),
+    ],
+)
+@pytest.mark.parametrize("shapes", [((5, 7, 1), (35, 1)), ((2, 3, 4), (3, 2, 4)), ((3,), (3, 1))], ids=str)
+def test_shapes_agree_before_they_become_rows(call, named, shapes):
+    with pytest.raises(ValueError, match=rf"sample.{named} of shape"):
+        call(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def test_rows_of_no_elements():
+    nothing = np.zeros(0, np.float32)
+    z, kl = sample.gaussian_reparam(nothing, nothing, KEY)
+    assert z.shape == (0,)
+    assert kl == 0
+    assert sample.gaussian_log_prob(nothing, nothing, nothing) == 0
+    assert sample.location_scale(nothing, nothing, KEY).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: sample.gaussian_reparam(a, b, KEY)[0],
+        lambda a, b: sample.gaussian_sample(a, b, KEY)[1],
+        lambda a, b: sample.gaussian_log_prob(a, b, b),
+        lambda a, b: sample.location_scale(a, b, KEY),
+        lambda a, b: sample.gumbel_softmax(a, 1.0, KEY) * b,
+        lambda a, b: sample.relaxed_bernoulli(a, 1.0, KEY) * b,
+    ],
+)
+def test_strided_tensors_are_copied_and_keep_their_history(call):
+    """The two halves of an encoder's columns."""
+    whole = gc.tensor(normals(4, 6), requires_grad=True)
+    halves = [
+        gc.tensor(whole.detach().numpy()[:, half], requires_grad=True) for half in (slice(3), slice(3, 6))
+    ]
+    y, want = call(whole[:, :3], whole[:, 3:]), call(*halves)
+    assert np.array_equal(y.detach(), want.detach())
+    y.sum().backward()
+    want.sum().backward()
+    assert np.array_equal(whole.grad, np.concatenate([half.grad for half in halves], 1))

@@ -10,7 +10,7 @@ from reference import philox
 from reference.statistics import FALSE_ALARM, SIGMAS, assert_distributed, counts_of
 from scipy import stats
 
-from gencore.kernels import sample
+from gencore.kernels import optim, rbm, sample
 from gencore.random import Generator, Key
 
 KEY = 20_240_607
@@ -303,3 +303,31 @@ def test_arrays_that_are_refused():
         sample.bernoulli(np.where(np.arange(20).reshape(2, 2, 5) == 16, 2, 0.5).astype(np.float32), KEY)
     with pytest.raises(ValueError, match="negative dimensions"):
         sample.uniform(-1, KEY)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda a: sample.gumbel_softmax(a, None, 1), "gumbel_softmax: expected tau to be a number"),
+        (lambda a: sample.gaussian_reparam(a, a, 1, samples=None), "expected samples to be an integer"),
+        (lambda a: sample.uniform(3, 1, step=None), "uniform: expected step to be an integer"),
+        (lambda a: optim.sgd_step([a], [a], lr=None), "sgd_step: expected lr to be a number"),
+        (lambda a: optim.scale([a], None), "scale: expected factor to be a number"),
+        (lambda a: optim.sgd_step([a], [a], lr=1.0, nesterov=None), "nesterov to be True or False"),
+        (
+            lambda a: rbm.free_energy(a, a[0], a[0], a, beta=None),
+            "rbm.free_energy: expected beta to be a number",
+        ),
+    ],
+)
+def test_none_is_no_number(call, named):
+    with pytest.raises(TypeError, match=f"{named}, received None"):
+        call(np.zeros((2, 2), np.float32))
+
+
+@pytest.mark.parametrize("shape", [2.5, (2, 2.5), "3"])
+def test_shapes_are_integers(shape):
+    with pytest.raises(
+        TypeError, match=r"sample.uniform: expected shape to be an integer or a tuple of integers"
+    ):
+        sample.uniform(shape, 1)

@@ -174,6 +174,14 @@ def test_nothing_but_true_ends_the_training(returned):
         assert len(fit(net(), callbacks=[lambda m, r, true=true: true, lambda m, r: returned])) == 1
 
 
+def test_a_callback_that_evaluates_does_not_change_the_bits():
+    found = [net(), net()]
+    for module, callbacks in zip(found, ([], [lambda m, r: m.eval() and None]), strict=True):
+        module[2].load_state_dict({"key": np.uint64(3), "calls": np.int64(0)})
+        fit(module, callbacks=callbacks, validation=None)
+    assert_same_state(found[1].state_dict(), found[0].state_dict())
+
+
 def test_a_modules_own_attributes_are_left_alone():
     class Noisy(nn.Linear):
         def __init__(self):
@@ -328,6 +336,13 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
     module = nn.Linear(5, 2, key=0)
     with pytest.raises(ValueError, match="optimizer was 'Adam', is 'SGD'"):
         fit(module, optimizer=optim.SGD(module.parameters(), lr=0.25), **arguments, resume=True)
+    for options, named in (
+        ({"betas": (0.8, 0.999)}, r"optimizer's betas was \[0\.9, 0\.999\], is \[0\.8, 0\.999\]"),
+        ({"weight_decay": 0.1}, r"optimizer's weight_decay was 0\.0, is 0\.1"),
+    ):
+        adam = optim.Adam(module.parameters(), lr=0.25, **options)
+        with pytest.raises(ValueError, match=named):
+            fit(module, optimizer=adam, **arguments, resume=True)
     with pytest.raises(ValueError, match=r"expected (bias|weight) of shape \((5, )?3,?\)"):
         fit(nn.Linear(5, 3, key=0), **arguments, resume=True)
     with pytest.raises(ValueError, match="holds a Linear, expected a Sequential"):
@@ -341,6 +356,8 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
     fit(module, lr=linear(0.1), checkpoint=other)
     with pytest.raises(ValueError, match="epochs was 3, is 4"):
         fit(module, lr=linear(0.1), epochs=4, checkpoint=other, resume=True)
+    with pytest.raises(ValueError, match="lr was"):  # the same at both ends and in the middle
+        fit(module, lr=lambda d: linear(0.1)(d) + d * (1 - d) * (d - 0.5) ** 2, checkpoint=other, resume=True)
 
 
 # --- early stopping ---------------------------------------------------------------------------------------------
@@ -354,7 +371,7 @@ def walk(figures, name="loss"):
             return -np.sum(module.weight), {}
         step = round(module.weight.item())
         value = figures[step - 1]
-        return np.sum(module.weight) * 0 + value, {name: value}
+        return np.sum(module.weight).astype(np.float64) * 0 + value, {} if name == "loss" else {name: value}
 
     return loss
 
@@ -434,6 +451,36 @@ def test_nan_loss_names_its_update_and_the_checkpoint_stays(tmp_path, bad):
     assert all(np.isfinite(p.numpy()).all() for p in module.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(
+    ("every", "loss_sees_it", "named"),
+    [
+        (1, False, "weight became nan at update 2"),
+        (None, False, "weight became nan at one of the updates 1 to 3"),
+        (None, True, "weight became nan at one of the updates 1 to 2"),  # not the loss, at update 3
+    ],
+)
+def test_a_gradient_that_is_nan_is_placed_as_well_as_is_known(tmp_path, every, loss_sees_it, named):
+    count = [0]
+
+    def loss(module, batch, key):
+        count[0] += 1
+        clean = (
+            module.weight
+            if loss_sees_it
+            else np.where(np.isfinite(module.weight.detach()), module.weight, 0.0)
+        )
+        return np.sum(clean) + np.sum(np.sqrt(module.weight * 0.0 if count[0] == 2 else gc.tensor([1.0])))
+
+    module = nn.Linear(5, 2, bias=False, key=0)
+    path = None if every is None else tmp_path / "a"
+    with pytest.raises(DivergenceError, match=named):
+        fit(
+            module, optimizer=optim.SGD(module.parameters(), lr=0.01), loss=loss, checkpoint=path,
+            checkpoint_every=every, validation=None,
+        )  # fmt: skip
+
+
 def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
     path = tmp_path / "a"
     module = nn.Linear(5, 2, key=0)
@@ -481,6 +528,8 @@ def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path):
         ({"data": (X[:4], Y[:3])}, ValueError, r"as many rows each in X, received \[4, 3\]"),
         ({"data": X[:0]}, ValueError, "at least 1 row"),
         ({"data": X.tolist()}, TypeError, "expected X to be an array or a tuple of arrays, received list"),
+        ({"loss": lambda m, b, k: (square_loss(m, b, k), {"loss": 1.0})}, ValueError, "other names than .*'loss'"),
+        ({"loss": lambda m, b, k: (square_loss(m, b, k), {"lr": 1.0})}, ValueError, "other names than .*'lr'"),
         ({"loss": lambda m, b, k: 1.0}, TypeError, "loss to return a Tensor of one element.*received float"),
         ({"loss": lambda m, b, k: m(b[0])}, TypeError, r"loss to return a Tensor of one element.*\(30, 2\)"),
     ],

@@ -218,8 +218,13 @@ void cast_states(const Argument& arg, S& states, bool writable) {
 inline void cast(const Argument& arg, ConstStates& states) { cast_states(arg, states, false); }
 inline void cast(const Argument& arg, States& states) { cast_states(arg, states, true); }
 
+// What None may not stand for: an array that is left out is one thing, a number another.
+template <class T>
+constexpr bool is_number = std::is_arithmetic_v<T> || std::is_enum_v<T> || std::is_same_v<T, Key>;
+
 template <class T>
 T number(const Argument& arg, const char* expected) {
+  if (arg.value.is_none()) wrong_type(arg, expected, "None");  // which would be False
   try {
     return arg.value.cast<T>();
   } catch (const py::cast_error&) {

@@ -55,7 +55,8 @@ struct Binding {
       const py::handle value = find(names[field++], values, keywords);
       if (!value) return;
       ++used;
-      if (!value.is_none()) cast(Argument{Op::name, name, value, keep_alive, placement}, op.*member);
+      if (value.is_none() && !is_number<std::remove_reference_t<decltype(op.*member)>>) return;
+      cast(Argument{Op::name, name, value, keep_alive, placement}, op.*member);
     });
     if (keywords != nullptr && used != PyTuple_GET_SIZE(keywords)) reject_unknown(keywords);
     if (!placement.cuda.empty()) place(Op::name, placement, op);

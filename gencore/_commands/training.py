@@ -58,6 +58,10 @@ def run(
 ) -> int:
     """Train the model that `plan` makes for the data, whose rows `take` checks and converts."""
     set_threads(args)
+    if args.resume and args.overwrite:
+        raise ValueError(
+            "expected --resume, which goes on with a file, or --overwrite, which starts anew, not both"
+        )
     out = writable(args.out)
     if out.exists() and not (args.resume or args.overwrite):
         raise FileExistsError(f"{out} exists: --resume goes on with it, --overwrite starts anew")
@@ -99,7 +103,7 @@ def run(
 
 @contextmanager
 def _cleared(out: Path, resume: bool) -> Iterator[None]:
-    """Remove an older file, so that what lies there after an interrupt is this training's; wrong arguments keep it."""
+    """Remove an older file, so that after an interrupt this training's lies there; put it back if this wrote none."""
     older = out.read_bytes() if out.exists() and not resume else None
     if older is None:
         yield
@@ -107,7 +111,7 @@ def _cleared(out: Path, resume: bool) -> Iterator[None]:
     out.unlink()
     try:
         yield
-    except (ValueError, TypeError):
+    except Exception:  # a divergence, say; an interrupt is the user's own
         if not out.exists():
             out.write_bytes(older)
         raise

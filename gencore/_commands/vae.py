@@ -200,9 +200,8 @@ def _manifold(args: argparse.Namespace, model: VAE, sheet: Sheet) -> int:
             f"--dimensions: expected two of 0 to {top.width - 1}, received {','.join(map(str, dimensions))}"
         )
     sheet.write(model.manifold(args.manifold, dimensions=dimensions), columns=args.manifold, framed=False)
-    print(
-        f"{args.manifold} x {args.manifold} points of latent units {dimensions[0]} and {dimensions[1]}: {sheet.path}"
-    )
+    units = "the latent unit" if top.width == 1 else f"latent units {dimensions[0]} and {dimensions[1]}"
+    print(f"{args.manifold} x {args.manifold} points of {units}: {sheet.path}")
     return 0
 
 

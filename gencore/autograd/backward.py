@@ -94,12 +94,21 @@ def propagate(roots: list[tuple[AnyNode, Any]], create_graph: bool, retain: bool
                 value = value(g, ans, *args, **kwargs) if kwargs else value(g, ans, *args)
             if value is None:
                 continue
+            if op.foreign and value is not g:
+                value = _copied(value, parent)
             if value.shape != parent.shape or value.dtype is not parent.dtype:
                 value = _fit(op, i, value, parent)
             grads[parent] = grads[parent] + value if parent in grads else value
         if not retain:
             node.args = node.ans = None
             node.marks = ()
+
+
+def _copied(value: Any, node: AnyNode) -> Any:
+    """What a user's rule returned, as an array that nobody else has: the rule may return its argument, or a number."""
+    if isinstance(value, np.generic) or not hasattr(value, "shape"):
+        return np.array(value, node.dtype)
+    return value.copy()
 
 
 def _between(nodes: list[AnyNode], ends: set[AnyNode]) -> set[AnyNode]:

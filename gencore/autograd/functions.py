@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gencore.autograd.record import defvjp, method, nondiff, primitive
+from gencore.autograd.record import defvjp, method, nondiff, primitive, takes_lists
 from gencore.autograd.tensors import Tensor, plain
 
 __all__ = ["UFUNCS", "logistic", "relu", "softplus", "where"]
@@ -18,7 +18,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {}
 
 
 def _ufunc(ufunc: Any, *rules: Callable[..., Any]) -> Any:
-    op = primitive(ufunc)
+    op = takes_lists(primitive(ufunc))
     if rules:
         defvjp(op, *rules)
     else:
@@ -39,7 +39,7 @@ def _power(x: Any, y: Any) -> Any:
     return x**y  # NumPy's operator has fast ways for whole exponents that its ufunc lacks
 
 
-power = primitive(_power)
+power = takes_lists(primitive(_power))
 defvjp(power, lambda g, _ans, x, y: _power_base(g, x, y), lambda g, ans, x, _y: _power_exponent(g, ans, x))
 UFUNCS[np.power] = power
 exp = _ufunc(np.exp, lambda g, ans, _x: g * ans)
@@ -76,13 +76,16 @@ hypot = _ufunc(np.hypot, lambda g, ans, x, _y: g * x / ans, lambda g, ans, _x, y
 logaddexp = _ufunc(
     np.logaddexp, lambda g, ans, x, _y: g * weights(x, ans), lambda g, ans, _x, y: g * weights(y, ans)
 )
+# Of x - y floor(x / y): the quotient, rounded, has slope 0.
+remainder = _ufunc(np.remainder, lambda g, _ans, _x, _y: g, lambda g, _ans, x, y: -g * np.floor_divide(x, y))
+fmod = _ufunc(np.fmod, lambda g, _ans, _x, _y: g, lambda g, _ans, x, y: -g * np.trunc(x / y))
 # Where both are equal, each takes half.
 maximum = _ufunc(np.maximum, lambda g, _ans, x, y: g * _share(x, y), lambda g, _ans, x, y: g * _share(y, x))
 minimum = _ufunc(np.minimum, lambda g, _ans, x, y: g * _share(y, x), lambda g, _ans, x, y: g * _share(x, y))
 fmax = _ufunc(np.fmax, lambda g, _ans, x, y: g * _share(x, y), lambda g, _ans, x, y: g * _share(y, x))
 fmin = _ufunc(np.fmin, lambda g, _ans, x, y: g * _share(y, x), lambda g, _ans, x, y: g * _share(x, y))
 for _flat in (
-    np.sign, np.floor, np.ceil, np.rint, np.trunc, np.floor_divide, np.remainder, np.equal, np.not_equal, np.less,
+    np.sign, np.floor, np.ceil, np.rint, np.trunc, np.floor_divide, np.equal, np.not_equal, np.less,
     np.less_equal, np.greater, np.greater_equal, np.isfinite, np.isnan, np.isinf, np.signbit, np.logical_and,
     np.logical_or, np.logical_not, np.logical_xor, np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert,
 ):  # fmt: skip
@@ -117,6 +120,7 @@ def weights(x: Any, total: Any) -> Any:
     return np.exp(x - where(np.isfinite(plain(total)), total, 0))
 
 
+@takes_lists
 @primitive
 def _select(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)

@@ -35,6 +35,7 @@ ARGUMENTS = ~(TRACED | ANSWER)
 _new: Callable[[type[Node]], Node] = object.__new__
 _new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
 ndarray = np.ndarray
+_LISTS = frozenset((list, tuple))
 Marks = list[tuple[Watch, int]]
 
 
@@ -53,6 +54,8 @@ def record(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if parent is not None:
                 reads |= use
         else:
+            if type(a) in _LISTS and op.lists:
+                return record(op, tuple([np.array(v) if type(v) in _LISTS else v for v in args]), kwargs)
             raws.append(a)
             parents.append(None)
     data = op.fun(*raws, **kwargs) if kwargs else op.fun(*raws)
@@ -214,6 +217,15 @@ def _positional(
         if isinstance(value, Tensor):
             raise TypeError(f"{op.name}: expected {name} to be an array or a number, received a Tensor")
     return bound.args, given
+
+
+def takes_lists(fun: Function) -> Function:
+    """Declare that lists among the arguments of a `primitive` are arrays, as NumPy takes them. Returns `fun`.
+
+    They are copied, so that what backward reads is what the call read.
+    """
+    _op_of(fun).lists = True
+    return fun
 
 
 def _op_of(fun: Callable[..., Any]) -> Op:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gencore.autograd.functions import UFUNCS, positive, weights, where
-from gencore.autograd.record import defvjp, primitive
+from gencore.autograd.record import defvjp, primitive, takes_lists
 from gencore.autograd.tensors import Tensor, array_index, plain
 
 __all__ = ["FUNCTIONS", "log_softmax", "log_sum_exp", "softmax"]
@@ -68,14 +68,14 @@ defvjp(
 
 @_numpy(np.mean)
 @primitive
-def mean(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+def mean(x: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None) -> Any:
     """As ``numpy.mean``."""
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    return np.mean(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
 
 defvjp(
     mean,
-    lambda g, _ans, _x, axis=None, keepdims=False: np.broadcast_to(
+    lambda g, _ans, _x, axis=None, keepdims=False, **_: np.broadcast_to(
         _kept(g, axis, _x.shape, keepdims) / (_count(axis, _x.shape) or 1), _x.shape
     ),
 )
@@ -193,9 +193,15 @@ defvjp(softmax, lambda g, ans, _x, axis=-1: ans * (g - np.sum(g * ans, axis=axis
 
 
 @_numpy(np.reshape)
-def reshape(x: Any, *shape: Any) -> Any:
-    """As ``numpy.reshape``, or with the lengths as arguments."""
-    return _reshape(x, shape[0] if len(shape) == 1 else shape)
+def reshape(x: Any, *shape: Any, order: str = "C") -> Any:
+    """As ``numpy.reshape``, or with the lengths as arguments; in the order "C" or "F"."""
+    lengths = shape[0] if len(shape) == 1 else shape
+    if order == "F":  # the axes from the last to the first
+        backwards = lengths[::-1] if isinstance(lengths, tuple | list) else lengths
+        return _transpose(_reshape(_transpose(x), backwards))
+    if order != "C":
+        raise ValueError(f"reshape: expected order to be 'C' or 'F', received {order!r}")
+    return _reshape(x, lengths)
 
 
 @_numpy(np.ravel)
@@ -226,9 +232,9 @@ defvjp(
 
 
 @_numpy(np.transpose)
-def transpose(x: Any, *axes: Any) -> Any:
+def transpose(x: Any, *given: Any, axes: Any = None) -> Any:
     """As ``numpy.transpose``, or with the axes as arguments."""
-    order = axes[0] if len(axes) == 1 else axes
+    order = axes if not given else given[0] if len(given) == 1 else given
     return _transpose(x) if order is None or order == () else _transpose(x, tuple(order))
 
 
@@ -241,11 +247,12 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
 
 
 @_numpy(np.moveaxis)
-def moveaxis(x: Any, source: int, destination: int) -> Any:
-    """As ``numpy.moveaxis``, for one axis."""
-    axes = [a for a in range(x.ndim) if a != source % x.ndim]
-    axes.insert(destination % x.ndim, source % x.ndim)
-    return _transpose(x, tuple(axes))
+def moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    """As ``numpy.moveaxis``."""
+    order = np.moveaxis(
+        np.empty(tuple(range(x.ndim))), source, destination
+    ).shape  # lengths that number the axes
+    return _transpose(x, order)
 
 
 @_numpy(np.squeeze)
@@ -264,8 +271,14 @@ def _broadcast_array(x: Any, shape: Any) -> Any:
     return np.broadcast_to(x, shape)
 
 
-broadcast_to = _numpy(np.broadcast_to)(primitive(_broadcast_array, view=True))
-defvjp(broadcast_to, lambda g, _ans, _x, _shape: g)
+_broadcast = primitive(_broadcast_array, view=True)
+defvjp(_broadcast, lambda g, _ans, _x, _shape: g)
+
+
+@_numpy(np.broadcast_to)
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """As ``numpy.broadcast_to``."""
+    return _broadcast(x, shape)
 
 
 def _flip_array(x: Any, axis: Any = None) -> Any:
@@ -286,11 +299,12 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Any:
 defvjp(
     roll,
     lambda g, _ans, _x, shift, axis=None: np.roll(
-        g, tuple(-s for s in shift) if isinstance(shift, tuple) else -shift, axis
+        g, tuple(-s for s in shift) if isinstance(shift, tuple | list) else -shift, axis
     ),
 )
 
 
+@takes_lists
 @primitive
 def _concatenate(*arrays: Any, axis: int = 0) -> Any:
     return np.concatenate(arrays, axis=axis)
@@ -327,7 +341,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 def split(x: Any, sections: Any, axis: int = 0) -> list[Any]:
     """As ``numpy.split``."""
     n = x.shape[axis]
-    if isinstance(sections, int):
+    if isinstance(sections, int | np.integer):
         if n % sections:
             raise ValueError(f"split: expected an axis that {sections} divides, received length {n}")
         sections = [n // sections * i for i in range(1, sections)]
@@ -349,7 +363,7 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> Any:
 @_numpy(np.tile)
 def tile(x: Any, reps: Any) -> Any:
     """As ``numpy.tile``."""
-    counts = (reps,) if isinstance(reps, int) else tuple(reps)
+    counts = (int(reps),) if isinstance(reps, int | np.integer) else tuple(reps)
     shape = (1,) * (len(counts) - x.ndim) + x.shape
     counts = (1,) * (len(shape) - len(counts)) + counts
     paired = tuple(n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair)
@@ -407,7 +421,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 @_numpy(np.take_along_axis)
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """As ``numpy.take_along_axis``."""
-    indices, axis = plain(indices), axis % x.ndim
+    indices, axis = array_index(indices), axis % x.ndim
     along = (
         np.arange(n, like=indices).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)
     )
@@ -429,7 +443,7 @@ def _matmul_array(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
-_matmul = primitive(_matmul_array)
+_matmul = takes_lists(primitive(_matmul_array))
 
 
 def _swapped(x: Any) -> Any:
@@ -459,7 +473,8 @@ UFUNCS[np.matmul] = _matmul
 @_numpy(np.dot)
 def dot(a: Any, b: Any) -> Any:
     """As ``numpy.dot`` for at most two axes."""
-    if np.ndim(a) == 0 or np.ndim(b) == 0:
+    a, b = (v if hasattr(v, "ndim") else np.array(v) for v in (a, b))
+    if a.ndim == 0 or b.ndim == 0:
         return a * b
     if a.ndim > 2 or b.ndim > 2:
         raise ValueError(
@@ -474,6 +489,7 @@ def outer(a: Any, b: Any) -> Any:
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
+@takes_lists
 @primitive
 def _einsum(*operands: Any, subscripts: str) -> Any:
     return np.einsum(subscripts, *operands, optimize=True)
@@ -494,8 +510,10 @@ def _einsum_rule(needs: Any, g: Any, _ans: Any, *operands: Any, subscripts: str)
         part = np.einsum(
             ",".join([output, *(t for t, _ in rest)]) + "->" + kept, g, *(o for _, o in rest), optimize=True
         )
-        index = tuple(slice(None) if c in there else None for c in terms[i])
-        found.append(np.broadcast_to(part[index], shape))
+        part = part[tuple(slice(None) if c in there else None for c in terms[i])]
+        found.append(
+            np.broadcast_to(part, np.broadcast_shapes(part.shape, shape))
+        )  # an axis of 1 may meet longer ones
     return found
 
 
@@ -516,11 +534,12 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Any:
 
 
 @_numpy(np.clip)
-def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
+def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     """As ``numpy.clip``; no gradient beyond the limits, all of it on them, and none to the limits."""
-    return _clip(x, a_min, a_max)
+    return _clip(x, a_min if min is None else min, a_max if max is None else max)
 
 
+@takes_lists
 @primitive
 def _clip(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)

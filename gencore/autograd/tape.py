@@ -185,7 +185,18 @@ ANSWER = 2  # a rule reads the result
 class Op:
     """A function of arrays and the rules of its gradient."""
 
-    __slots__ = ("differentiable", "fun", "joint", "name", "rules", "signature", "uses", "view")
+    __slots__ = (
+        "differentiable",
+        "foreign",
+        "fun",
+        "joint",
+        "lists",
+        "name",
+        "rules",
+        "signature",
+        "uses",
+        "view",
+    )
 
     def __init__(self, fun: Callable[..., Any], view: bool) -> None:
         self.fun, self.view = fun, view
@@ -195,11 +206,15 @@ class Op:
         # For each argument, what its rule reads; the last entry stands for all that follow.
         self.uses: tuple[int, ...] = (TRACED,)
         self.differentiable: bool | None = None
+        self.foreign = False  # whether its rules are a user's, who may return any memory
+        self.lists = False  # whether lists and tuples among its arguments are arrays
         self.signature: inspect.Signature | None = None
 
     def declare(self, rules: tuple[Rule | None, ...], joint: Rule | None) -> None:
         """Take the rules, and find out what they read."""
         self.rules, self.joint, self.differentiable = rules, joint, True
+        given = [rule for rule in (*rules, joint) if rule is not None]
+        self.foreign = any(not str(getattr(r, "__module__", "")).startswith("gencore.") for r in given)
         if joint is not None:
             self.uses = (TRACED | _reads(joint, 2),)
         else:

@@ -172,6 +172,27 @@ class Tensor(Operators):
     def __itruediv__(self, other: Any) -> Tensor:
         return self._in_place(np.true_divide, other)
 
+    def __ifloordiv__(self, other: Any) -> Tensor:
+        return self._in_place(np.floor_divide, other)
+
+    def __imod__(self, other: Any) -> Tensor:
+        return self._in_place(np.remainder, other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._in_place(np.power, other)
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        return self._in_place(np.matmul, other)
+
+    def __iand__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_and, other)
+
+    def __ior__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_or, other)
+
+    def __ixor__(self, other: Any) -> Tensor:
+        return self._in_place(np.bitwise_xor, other)
+
     # -- Python's protocols; operators, methods and NumPy's functions are added by gencore.autograd.functions
 
     def __len__(self) -> int:
@@ -241,8 +262,14 @@ def plain(x: Any) -> Any:
 
 
 def array_index(index: Any) -> Any:
-    """An index with arrays in place of Tensors."""
-    return tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)
+    """An index with arrays in place of Tensors and of lists, which may be edited before backward reads them."""
+    return tuple(map(_index_part, index)) if isinstance(index, tuple) else _index_part(index)
+
+
+def _index_part(index: Any) -> Any:
+    if type(index) is list:
+        return np.array(index) if index else np.array(index, np.int64)
+    return plain(index)
 
 
 def tensor(x: Any, requires_grad: bool = False, *, dtype: DTypeLike | None = None) -> Tensor:

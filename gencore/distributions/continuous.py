@@ -128,13 +128,13 @@ class LogNormal(_LocationScale):
         return constraints.nonnegative
 
     def _log_prob(self, value: Any) -> Any:
-        inside = (plain(value) > 0) & (plain(value) < np.inf)
+        inside = ~((plain(value) <= 0) | (plain(value) == np.inf))  # NaN, too, stays what it is
         y = np.log(where(inside, value, 1))
         density = -0.5 * np.square(self._z(y)) - np.log(self._given["scale"]) - y - _HALF_LOG_2PI
         return where(inside, density, -np.inf)
 
     def _cdf(self, value: Any) -> Any:
-        positive = plain(value) > 0
+        positive = ~(plain(value) <= 0)
         return where(positive, ndtr(self._z(np.log(where(positive, value, 1)))), 0)
 
     def _icdf(self, value: Any) -> Any:
@@ -351,7 +351,9 @@ class Uniform(Distribution):
         return sample.location_scale(low, width, key, "uniform")
 
     def _log_prob(self, value: Any) -> Any:
-        return where(self.support.check(value), -np.log(self._width()), -np.inf)
+        low, high = self._given.values()
+        outside = (plain(value) < plain(low)) | (plain(value) > plain(high))
+        return where(outside, -np.inf, 0 * where(outside, 0, value) - np.log(self._width()))  # NaN of a NaN
 
     def _cdf(self, value: Any) -> Any:
         return np.clip((value - self._given["low"]) / self._width(), 0, 1)

@@ -114,8 +114,10 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
 
 
 def _apart(ratio: Any) -> Any:
-    """``r - 1 - log r``: 0 for equal scales."""
-    return ratio - 1 - np.log(ratio)
+    """``r - 1 - log r``: 0 for equal scales; inf for an infinite ratio."""
+    beyond = np.isinf(plain(ratio))
+    within = where(beyond, 1, ratio)
+    return where(beyond, ratio, within - 1 - np.log(within))
 
 
 @register_kl(Normal, Normal)

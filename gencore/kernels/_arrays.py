@@ -15,8 +15,8 @@ from gencore import _core
 from gencore.kernels._errors import strided
 
 __all__ = [
-    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_cuda_array", "levels_or_nan", "new", "placed",
-    "sums_of_rows",
+    "as_matrix", "cast", "contiguous", "empty", "empty_like", "full", "is_contiguous", "is_cuda_array", "levels_or_nan",
+    "new", "placed", "same_shape", "sums_of_rows",
 ]  # fmt: skip
 
 
@@ -55,16 +55,27 @@ def as_matrix(op: str, name: str, array: Any) -> Any:
         return array
     if not in_order:
         raise strided(op, name)
-    size = math.prod(array.shape)
     columns = array.shape[-1] if len(array.shape) > 0 else 1
-    return array.reshape(size // columns if columns > 0 else 0, columns)
+    return array.reshape(math.prod(array.shape[:-1]), columns)
+
+
+def same_shape(op: str, name: str, array: Any, of: str, like: Any) -> None:
+    """Raise unless two arrays agree before they become matrices; of two matrices the kernel says it itself."""
+    shape, expected = np.shape(array), np.shape(like)
+    if shape != expected and not len(shape) == len(expected) == 2:
+        raise ValueError(f"{op}: expected {name} of shape {expected}, that of {of}, received {shape}")
+
+
+def is_contiguous(array: Any) -> bool:
+    """Whether the array is in C order."""
+    if not is_cuda_array(array):
+        return bool(array.flags.c_contiguous)
+    return array.__cuda_array_interface__.get("strides") is None
 
 
 def contiguous(array: Any) -> Any:
     """The array, or a copy of it in C order."""
-    if not is_cuda_array(array):
-        return array if array.flags.c_contiguous else array.copy(order="C")
-    if array.__cuda_array_interface__.get("strides") is None:
+    if is_contiguous(array):
         return array
     with _on_device_of(array):
         return array.contiguous() if hasattr(array, "contiguous") else array.copy(order="C")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gencore import _core
 from gencore.autograd import defvjp, primitive
 from gencore.kernels._arrays import as_matrix, contiguous, empty
+from gencore.kernels._contiguous import in_order
 from gencore.random import KeyLike, as_key
 
 __all__ = ["gumbel_softmax", "gumbel_softmax_vjp", "relaxed_bernoulli", "relaxed_bernoulli_vjp"]
@@ -59,7 +60,7 @@ def gumbel_softmax(
     "The concrete distribution".
     """
     draw = _hard_gumbel_softmax if hard else _gumbel_softmax
-    result: Float32Array = draw(logits, tau=tau, key=as_key(key), step=step, first_row=first_row)
+    result: Float32Array = draw(in_order(logits), tau=tau, key=as_key(key), step=step, first_row=first_row)
     return result
 
 
@@ -99,7 +100,7 @@ def relaxed_bernoulli(
     Source: Maddison, Mnih & Teh (2017), "The concrete distribution".
     """
     draw = _hard_relaxed_bernoulli if hard else _relaxed_bernoulli
-    result: Float32Array = draw(logits, tau=tau, key=as_key(key), step=step, first_row=first_row)
+    result: Float32Array = draw(in_order(logits), tau=tau, key=as_key(key), step=step, first_row=first_row)
     return result
 
 

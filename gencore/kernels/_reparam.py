@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from gencore import _core
 from gencore.autograd import defvjp, primitive
-from gencore.kernels._arrays import as_matrix, contiguous, empty
+from gencore.kernels._arrays import as_matrix, contiguous, empty, same_shape
+from gencore.kernels._contiguous import in_order
 from gencore.random import KeyLike, as_key
 
 __all__ = [
@@ -82,7 +83,7 @@ def gaussian_reparam(
     ((3, 2), array([0., 0., 0.], dtype=float32))
     """
     result: tuple[Float32Array, Float32Array] = _gaussian_kl(
-        mu, logvar, samples=samples, key=as_key(key), step=step, first_row=first_row
+        in_order(mu), in_order(logvar), samples=samples, key=as_key(key), step=step, first_row=first_row
     )
     return result
 
@@ -120,7 +121,7 @@ def gaussian_sample(
     Source: Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders".
     """
     result: tuple[Float32Array, Float32Array] = _gaussian_ratio(
-        mu, logvar, samples=samples, key=as_key(key), step=step, first_row=first_row
+        in_order(mu), in_order(logvar), samples=samples, key=as_key(key), step=step, first_row=first_row
     )
     return result
 
@@ -134,6 +135,7 @@ def _repeated(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
 
 def _gaussian(name: str, mu: Any, logvar: Any, samples: int, **coordinates: int) -> tuple[Any, Any]:
     op = "sample.gaussian_reparam"
+    same_shape(op, "logvar", logvar, "mu", mu)
     shape = _repeated(np.shape(mu), samples if isinstance(samples, int | np.integer) and samples > 0 else 1)
     z = empty(mu, shape, np.float32)
     per_row = empty(mu, np.shape(mu)[:-1] if name == "kl" else shape[:-1], np.float32)
@@ -193,6 +195,7 @@ def gaussian_reparam_vjp(
     Sums over draws are float32. Gradient: to every array, in NumPy functions. Extra memory: 23 KB a thread.
     """
     op = "sample.gaussian_reparam_vjp"
+    same_shape(op, "logvar", logvar, "mu", mu)
     grad_mu, grad_logvar = (empty(mu, np.shape(mu), np.float32) for _ in range(2))
     _core.sample_gaussian_reparam_vjp(
         mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar), samples=samples,
@@ -269,7 +272,6 @@ defvjp(gaussian_reparam_vjp, joint=_gaussian_vjp_rule)
 # --- Gaussian densities -------------------------------------------------------------------------------------
 
 
-@primitive
 def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -> Float32Array:
     """Log-density of rows under diagonal Gaussians, ``sum_d log N(x; mu, e^logvar)``.
 
@@ -295,13 +297,32 @@ def gaussian_log_prob(x: Float32Array, mu: Float32Array, logvar: Float32Array) -
     ValueError, TypeError
         Wrong shape, dtype or memory order.
     """
+    result: Float32Array = _gaussian_log_prob(in_order(x), in_order(mu), in_order(logvar))
+    return result
+
+
+@primitive
+def _gaussian_log_prob(x: Any, mu: Any, logvar: Any) -> Any:
     op = "sample.gaussian_log_prob"
-    out: Float32Array = empty(x, np.shape(x)[:-1], np.float32)
+    _check_log_prob(op, x, mu, logvar)
+    out = empty(x, np.shape(x)[:-1], np.float32)
     _core.sample_gaussian_log_prob(
         x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu), logvar=as_matrix(op, "logvar", logvar),
         samples=_times(x, mu), out=out.reshape(-1),
     )  # fmt: skip
     return out
+
+
+def _check_log_prob(op: str, x: Any, mu: Any, logvar: Any) -> None:
+    """Rows of x are those of mu, again and again: along the first axis, or along others before it."""
+    same_shape(op, "logvar", logvar, "mu", mu)
+    shape, own = np.shape(x), np.shape(mu)
+    fits = shape[1:] == own[1:] or shape[-len(own) :] == own
+    if not fits and not len(shape) == len(own) == 2:
+        raise ValueError(
+            f"{op}: expected x of shape {own}, that of mu, or with a first axis that is a whole number of times as "
+            f"long, received {shape}"
+        )
 
 
 def _times(x: Any, mu: Any) -> int:
@@ -335,6 +356,7 @@ def gaussian_log_prob_vjp(
     Gradient: to every array, in NumPy functions. Extra memory: 10 KB a thread.
     """
     op = "sample.gaussian_log_prob_vjp"
+    _check_log_prob(op, x, mu, logvar)
     outs = [empty(array, np.shape(array), np.float32) for array in (x, mu, logvar)]
     _core.sample_gaussian_log_prob_vjp(
         grad=_vector_of(grad), x=as_matrix(op, "x", x), mu=as_matrix(op, "mu", mu),
@@ -362,7 +384,7 @@ def _log_prob_vjp_rule(_needs: Any, g: Any, _ans: Any, grad: Any, x: Any, mu: An
     return by_grad, np.reshape(by_x, np.shape(x)), -np.sum(by_x, axis=0), by_logvar
 
 
-defvjp(gaussian_log_prob, joint=_log_prob_rule)
+defvjp(_gaussian_log_prob, joint=_log_prob_rule)
 defvjp(gaussian_log_prob_vjp, joint=_log_prob_vjp_rule)
 
 
@@ -412,7 +434,7 @@ def location_scale(
     """
     options = {"kind": _kind(kind), "key": as_key(key), "step": step, "first_row": first_row}
     function = _log_normal if kind == "log_normal" else _location_scale
-    result: Float32Array = function(loc, scale, **options)
+    result: Float32Array = function(in_order(loc), in_order(scale), **options)
     return result
 
 
@@ -426,6 +448,8 @@ def _kind(kind: str) -> int:
 
 def _located(loc: Any, scale: Any, **options: int) -> Any:
     op = "sample.location_scale"
+    if loc is not None:
+        same_shape(op, "loc", loc, "scale", scale)
     out = empty(scale, np.shape(scale), np.float32)
     _core.sample_location_scale(
         loc=as_matrix(op, "loc", loc),

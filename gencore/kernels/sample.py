@@ -19,13 +19,14 @@ Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as
 """
 
 from collections.abc import Callable
+from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencore import _core
-from gencore.kernels._arrays import as_matrix, empty, new
+from gencore.kernels._arrays import as_matrix, empty, new, same_shape
 from gencore.kernels._relaxed import (
     gumbel_softmax,
     gumbel_softmax_vjp,
@@ -184,6 +185,7 @@ def bernoulli(
     """
     if out is None:
         out = empty(p, np.shape(p), np.uint8)
+    same_shape("sample.bernoulli", "out", out, "p", p)
     _core.sample_bernoulli(
         p=as_matrix("sample.bernoulli", "p", p), out=as_matrix("sample.bernoulli", "out", out),
         key=as_key(key), first_row=first_row, step=step,
@@ -300,7 +302,12 @@ def _variates(
     out: Float32Array | None,
     device: Any,
 ) -> Float32Array:
-    wanted = tuple(map(int, shape)) if isinstance(shape, tuple) else (int(shape),)
+    try:
+        wanted = tuple(map(index, shape if isinstance(shape, tuple) else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"{op}: expected shape to be an integer or a tuple of integers, received {shape!r}"
+        ) from None
     if out is None:
         out = new(op, wanted, np.float32, device)
     elif np.shape(out) != wanted:

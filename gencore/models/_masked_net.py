@@ -14,6 +14,7 @@ from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive, dense
 from gencore.models._exact import Method
+from gencore.models._neural import start_bias
 from gencore.models._vectors import Asked, Draws, VectorModel
 from gencore.nn import Module, init
 from gencore.nn.module import parameter
@@ -115,7 +116,7 @@ class MaskedNet(VectorModel):
         return [layer.weight for layer in self.layers] + direct
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.layers[-1].bias[...] = self._here(logits)
+        start_bias(self.layers[-1].bias, logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 

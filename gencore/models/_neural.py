@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from gencore import io, optim
 from gencore._checks import number
-from gencore._devices import place
-from gencore.autograd import Tensor
+from gencore._devices import place, to_host
+from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
+from gencore.kernels._arrays import placed
 from gencore.nn import Module
 from gencore.random import Generator, KeyLike
 from gencore.train import Schedule
 
-__all__ = ["NeuralModel", "chunks", "logits_of_rates", "make_optimizer"]
+__all__ = ["NeuralModel", "chunks", "logits_of_rates", "make_optimizer", "start_bias"]
 
 
 class NeuralModel(Module):
@@ -106,6 +107,13 @@ def logits_of_rates(data: NDArray[Any]) -> NDArray[np.float32]:
     """Logits of the data's rates, as if one row more of 0 and one of 1 had been seen."""
     rate = (data.sum(axis=0, dtype=np.float64) + 1) / (len(data) + 2)
     return np.asarray(np.log(rate / (1 - rate))).astype(np.float32)
+
+
+def start_bias(bias: Tensor, value: NDArray[Any]) -> None:
+    """Set a bias that is all 0 still, as it was made; one that was loaded, or learned in another way, is kept."""
+    if not np.any(to_host(plain(bias))):
+        with no_grad():
+            bias[...] = placed(plain(bias), value, np.float32)
 
 
 _OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore._checks import is_count
-from gencore.autograd import logistic, no_grad, softplus
+from gencore.autograd import logistic, softplus
 from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
 from gencore.kernels._arrays import full, placed
-from gencore.models._neural import logits_of_rates
+from gencore.models._neural import logits_of_rates, start_bias
 from gencore.nn import Linear, Module, mlp
 from gencore.random import Generator, KeyLike
 
@@ -222,15 +222,13 @@ class CategoricalLatent(_DiscreteLatent):
 
 def make_latent(kind: str, n: int, n_classes: int) -> Any:
     """Latent units by the name of their kind."""
+    if not is_count(n_classes) or n_classes < 2:
+        raise ValueError(f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}")
     if kind == "gaussian":
         return GaussianLatent(n)
     if kind == "bernoulli":
         return BernoulliLatent(n)
     if kind == "categorical":
-        if not is_count(n_classes) or n_classes < 2:
-            raise ValueError(
-                f"VAE: expected n_classes to be an integer of at least 2, received {n_classes!r}"
-            )
         return CategoricalLatent(n, int(n_classes))
     raise ValueError(
         f"VAE: expected latent to be 'gaussian', 'bernoulli' or 'categorical', received {kind!r}"
@@ -263,13 +261,12 @@ class BernoulliLikelihood:
 
     def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
         """Set the bias to the data's rates, as if one row more of 0 and one of 1 had been seen."""
-        _set_bias(heads[0], logits_of_rates(data))
+        _start_bias(heads[0], logits_of_rates(data))
 
 
-def _set_bias(head: Linear, value: NDArray[Any]) -> None:
+def _start_bias(head: Linear, value: NDArray[Any]) -> None:
     assert head.bias is not None
-    with no_grad():
-        head.bias[...] = placed(plain(head.bias), value, np.float32)
+    start_bias(head.bias, value)
 
 
 class GaussianLikelihood:
@@ -297,9 +294,9 @@ class GaussianLikelihood:
 
     def start_at(self, heads: list[Linear], data: NDArray[Any]) -> None:
         """Set the biases to the data's means and log-variances."""
-        _set_bias(heads[0], data.mean(axis=0, dtype=np.float64))
+        _start_bias(heads[0], data.mean(axis=0, dtype=np.float64))
         variance = data.var(axis=0, dtype=np.float64) + math.exp(_LOG_VARIANCE[0] / 2)
-        _set_bias(heads[1], np.log(variance))
+        _start_bias(heads[1], np.log(variance))
 
 
 def make_likelihood(kind: str) -> Any:

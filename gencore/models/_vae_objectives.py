@@ -56,6 +56,11 @@ class Settings:
         if name == "concrete" and gaussian:
             raise ValueError("VAE.fit: expected an estimator for Gaussian latents (reparam, reinforce, wake-sleep), "
                              "received 'concrete'")  # fmt: skip
+        self._check_schedules()
+        if self.straight_through and name != "concrete":
+            raise ValueError(
+                f"VAE.fit: expected straight_through only with estimator 'concrete', received {name!r}"
+            )
         n = count("VAE.fit", "n_importance", self.n_importance)
         if n > 1 and name != "reparam":
             raise ValueError(f"VAE.fit: expected n_importance to be 1 with estimator {name!r}, received {n}")
@@ -69,6 +74,14 @@ class Settings:
             raise ValueError("VAE.fit: expected free_bits 0 unless there is one Gaussian layer, received "
                              f"{self.free_bits}")  # fmt: skip
         return replace(self, estimator=name, n_importance=n)
+
+    def _check_schedules(self) -> None:
+        """At the ends and in the middle of the training, whether the estimator uses them or not."""
+        for name, least in (("kl_weight", "at least 0"), ("temperature", "above 0")):
+            schedule = as_schedule(getattr(self, name))
+            for value in map(schedule, (0.0, 0.5, 0.999)):
+                if not (math.isfinite(value) and (value > 0 or (value == 0 and name == "kl_weight"))):
+                    raise ValueError(f"VAE.fit: expected {name} to be {least} and finite, received {value!r}")
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""

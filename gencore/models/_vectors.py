@@ -16,7 +16,7 @@ from gencore._checks import count, number
 from gencore._checks import temperature as temperature_of
 from gencore._devices import from_device
 from gencore._states import as_states
-from gencore.autograd import Tensor, no_grad
+from gencore.autograd import Tensor
 from gencore.kernels import sample as kernels
 from gencore.kernels._arrays import full, placed
 from gencore.models._exact import ExactModel, Method
@@ -95,7 +95,7 @@ class VectorModel(ExactModel):
 
     @abstractmethod
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        """Take these logits of the data's rates as the biases of the dimensions."""
+        """Take these logits of the data's rates as the biases of the dimensions, where those are as they were made."""
 
     @abstractmethod
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
@@ -174,8 +174,7 @@ class VectorModel(ExactModel):
             return 0.5 * weight_decay * sum(squares[1:], squares[0])
 
         def start() -> None:
-            with no_grad():
-                self._start_at(logits_of_rates(data))
+            self._start_at(logits_of_rates(data))
 
         return self._learn(
             data, held_out, optimizer, options, progress, start=start,

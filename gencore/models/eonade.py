@@ -20,7 +20,7 @@ from gencore.kernels._arrays import full
 from gencore.kernels._contiguous import contiguous
 from gencore.models._exact import Method
 from gencore.models._masked_net import Layer
-from gencore.models._neural import chunks
+from gencore.models._neural import chunks, start_bias
 from gencore.models._vectors import Asked, Draws, VectorModel, permutation, sizes
 from gencore.random import Generator, Key, KeyLike
 
@@ -208,7 +208,7 @@ class EoNADE(VectorModel):
         return [layer.weight for layer in self.layers]
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.layers[-1].bias[...] = self._here(logits)
+        start_bias(self.layers[-1].bias, logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 

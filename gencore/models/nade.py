@@ -14,6 +14,7 @@ from gencore.autograd import Tensor
 from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive
 from gencore.models._exact import Method
+from gencore.models._neural import start_bias
 from gencore.models._vectors import Asked, VectorModel, permutation
 from gencore.nn import init
 from gencore.nn.module import parameter
@@ -85,7 +86,7 @@ class NADE(VectorModel):
         return self.weight, self.output_weight
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
-        self.visible_bias[...] = self._here(logits)
+        start_bias(self.visible_bias, logits)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from gencore import optim
 from gencore._checks import count, is_count
 from gencore._devices import from_device, to_host
 from gencore._states import as_rows, as_states
-from gencore.autograd import Tensor, no_grad
+from gencore.autograd import Tensor, log_sum_exp, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
 from gencore.kernels._arrays import empty, placed
@@ -85,9 +85,10 @@ class VAE(NeuralModel):
 
     Notes
     -----
-    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances): learning begins
-    where independent units end. The log-variances that nets give are kept from -12 to 8 (the gradient is 0 beyond): a
-    unit that never changes would otherwise drive its likelihood to infinity.
+    The first ``fit`` starts the decoder's last biases at the data's rates (or means and variances), unless they were
+    loaded or learned before: learning begins where independent units end. The log-variances that nets give are kept
+    from -12 to 8 (the gradient is 0 beyond): a unit that never changes would otherwise drive its likelihood to
+    infinity.
 
     Examples
     --------
@@ -113,6 +114,8 @@ class VAE(NeuralModel):
         seed: int = 0,
     ) -> None:
         sizes = _sizes("n_latent", n_latent, (1, 2))
+        if not isinstance(hidden, Sequence | np.ndarray):
+            raise TypeError(f"VAE: expected hidden to be a sequence of integers, received {hidden!r}")
         if any(isinstance(h, Sequence) for h in hidden) or (len(sizes) == 2 and not hidden):
             stacks = [_sizes(f"hidden[{i}]", h) for i, h in enumerate(hidden)]
         else:
@@ -130,6 +133,7 @@ class VAE(NeuralModel):
                 "VAE: expected decoder_hidden to be None for two stochastic layers, received sizes"
             )
         _sizes("n_visible", n_visible)
+        dense.activation_code("VAE", activation)  # also where no layer has it
         back = None if decoder_hidden is None else _sizes("decoder_hidden", decoder_hidden)
         super().__init__(
             seed, n_visible=int(n_visible), n_latent=sizes[0] if len(sizes) == 1 else sizes,
@@ -376,8 +380,7 @@ class VAE(NeuralModel):
                 for part in chunks(n_samples, block):
                     w = self.log_weights(batch, int(keys.key()), part.stop - part.start, posterior)
                     weights = to_host(plain(w)).astype(np.float64)
-                    top = weights.max(axis=0)
-                    total = np.logaddexp(total, top + np.log(np.exp(weights - top).sum(axis=0)))
+                    total = np.logaddexp(total, log_sum_exp(weights, 0))  # -inf of no weight at all
                 out[rows] = total - math.log(n_samples)
         return out
 

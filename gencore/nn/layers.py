@@ -173,7 +173,9 @@ class Dropout(Module):
         self.calls = tensor(np.zeros((), np.int64))
 
     def forward(self, x: Any) -> Any:
-        """Any shape -> the same shape."""
+        """Any shape of real numbers -> the same shape."""
+        if getattr(getattr(x, "dtype", None), "kind", "f") != "f":
+            raise TypeError(f"Dropout: expected a floating-point dtype, received {x.dtype}")
         if not self.training or self.p == 0:
             return x
         step = int(self.calls)
@@ -189,7 +191,7 @@ class LayerNorm(Module):
 
     def __init__(self, n: int, *, eps: float = 1e-5) -> None:
         super().__init__()
-        self.n, self.eps = n, eps
+        self.n, self.eps = count("LayerNorm", "n", n), eps
         self.weight = parameter(np.ones(n, np.float32))
         self.bias = parameter(np.zeros(n, np.float32))
 
@@ -222,7 +224,7 @@ class BatchNorm(Module):
 
     def __init__(self, n: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
-        self.n, self.momentum, self.eps = n, momentum, eps
+        self.n, self.momentum, self.eps = count("BatchNorm", "n", n), momentum, eps
         self.weight = parameter(np.ones(n, np.float32))
         self.bias = parameter(np.zeros(n, np.float32))
         self.running_mean = tensor(np.zeros(n, np.float32))
@@ -266,8 +268,8 @@ class Embedding(Module):
         self, n: int, n_out: int, *, init: initial.Initializer | None = None, key: KeyLike | None = None
     ) -> None:
         super().__init__()
-        self.n, self.n_out = n, n_out
-        self.weight = parameter((init or initial.normal(1.0))((n, n_out), generator_of(key)))
+        self.n, self.n_out = count("Embedding", "n", n), count("Embedding", "n_out", n_out)
+        self.weight = parameter((init or initial.normal(1.0))((self.n, self.n_out), generator_of(key)))
 
     def forward(self, index: Any) -> Any:
         """(...) integers from 0 to n - 1 -> (..., n_out)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,8 @@ class ModuleTraining(Loop):
         loss, figures = self.objective(_take(self.data, rows), self._keys.key(), done)
         value = float(loss)
         if not np.isfinite(value):
+            # Perhaps only because an update before has spoilt a parameter. (Buffers may be this call's own.)
+            self._check_finite((name, p._data) for name, p in self._module.named_parameters())
             raise self.divergence("the loss", value, during=True)
         loss.backward()
         if self.options.clip_norm is not None:
@@ -221,13 +224,16 @@ class ModuleTraining(Loop):
         else:
             state.waited += 1
 
+    def begin_epoch(self) -> None:
+        """In training mode, also after a callback that evaluated the module."""
+        self._module.train()
+
     def finished(self) -> bool:
         """Whether the monitored figure has not improved for as long as the patience lasts."""
         return self.options.patience is not None and self._state.waited >= self.options.patience
 
     def run(self, progress: bool) -> History:
         """Train, and return to the best parameters if the monitored figure says which these were."""
-        self._module.train()
         try:
             history = super().run(progress)
         finally:
@@ -273,6 +279,7 @@ class ModuleTraining(Loop):
         if before and not scheduled and now["epochs"] > before["epochs"]:
             now["epochs"] = before["epochs"]  # the same training going on
         self.check_same(path, before, now)
+        self._check_optimizer(path, optimizer)
         own = {name: t for name, t in stored.tensors.items() if not name.startswith("training.")}
         self._module.load_state_dict(_under("training.last.", stored.tensors) or own)
         joined = io.join_state(optimizer, stored.tensors)
@@ -284,6 +291,16 @@ class ModuleTraining(Loop):
         self._state = State.from_json(training)
         self._count(int(stored.state["steps"]))
         self.generator.state, self._keys.state = stored.state["generator"], keys
+
+    def _check_optimizer(self, path: Path, stored: Any) -> None:
+        """Options that the checkpoint would put in the place of those of this call; a rate may have moved since."""
+        for before, now in zip(stored["param_groups"], self.optimizer.param_groups, strict=False):
+            names = before.keys() - {"params", "lr"}
+            as_stored = json.loads(json.dumps({name: now.get(name) for name in names}))
+            if names:
+                self.check_same(
+                    path, *({f"optimizer's {n}": g[n] for n in sorted(names)} for g in (before, as_stored))
+                )
 
 
 def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -307,6 +324,9 @@ def _checksums(data: Data) -> str:
 
 def _take(data: Data, rows: NDArray[np.int64]) -> Any:
     return tuple(array[rows] for array in data) if isinstance(data, tuple) else data[rows]
+
+
+_OWN = ("epoch", "step", "seconds", "lr", "loss")  # what every record holds
 
 
 def fit(
@@ -358,7 +378,7 @@ def fit(
         The figure; one with "loss" in its name should fall, any other should rise.
     callbacks : sequence of callables
         ``callback(module, record)`` after each epoch; returning True ends the training. Nothing else does: a figure
-        that a plot returns is no reason to stop.
+        that a plot returns is no reason to stop. The next epoch starts in training mode whatever a callback did.
     progress : bool
         Show a progress bar, where the output is a terminal.
     checkpoint : path, optional
@@ -384,7 +404,8 @@ def fit(
     ValueError, TypeError
         A wrong argument.
     DivergenceError
-        The loss or a parameter is no longer finite: says at which update. The last good checkpoint is untouched.
+        The loss or a parameter is no longer finite: says at which update, or between which: parameters are looked at
+        when the loss is not finite, before each checkpoint and after each epoch. The last good checkpoint is untouched.
     """
 
     def objective(batch: Any, key: Key, done: float) -> tuple[Tensor, Mapping[str, float]]:
@@ -393,6 +414,13 @@ def fit(
         if not isinstance(value, Tensor) or value.size != 1:
             what = f"one of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"fit: expected loss to return a Tensor of one element, received {what}")
+        for name in figures:
+            if name in _OWN or name.startswith("validation_"):
+                own = ", ".join(_OWN)
+                raise ValueError(
+                    f"fit: expected loss to return figures of other names than {own} and validation_..., "
+                    f"received {name!r}"
+                )
         return value, figures
 
     for name, data in (("X", X), ("validation", validation)):

@@ -148,6 +148,7 @@ class Loop(ABC):
         self.checkpoints = Checkpoints(name, checkpoint, checkpoint_every, self.steps_per_epoch)
         self.callbacks = _callables(name, callbacks)
         self.schedule = as_schedule(lr)
+        self._sound = 0  # the update after which all was seen to be finite
 
     # --- what a training says of itself ---------------------------------------------------------------------------
 
@@ -181,6 +182,9 @@ class Loop(ABC):
     def save(self, path: Path) -> None:
         """Write model and training to a file."""
 
+    def begin_epoch(self) -> None:  # noqa: B027 (most need nothing)
+        """Get ready to learn: callbacks may have done anything to the model."""
+
     def finished(self) -> bool:
         """Whether to end before the last epoch."""
         return False
@@ -191,9 +195,10 @@ class Loop(ABC):
         """Train to the end, or until a callback says so."""
         position, total = self.position, self.epochs * self.steps_per_epoch
         start = time.perf_counter() - position.seconds
-        label = self.name.partition(".")[0]
+        label, self._sound = self.name.partition(".")[0], self.steps()
         with Progress(label, total=total, done=self.done(), enabled=progress) as bar:
             while position.epoch < self.epochs and not self.finished():
+                self.begin_epoch()
                 first_step = self.steps() - position.batch
                 order = batches(self.n_rows, self.batch_size, seed=self.seed, epoch=first_step)
                 while position.batch < self.steps_per_epoch:
@@ -221,17 +226,29 @@ class Loop(ABC):
 
     def check_finite(self) -> None:
         """Raise `DivergenceError` if a parameter is NaN or infinite."""
-        for name, parameter in self.parameters():
-            wrong = parameter[~np.isfinite(parameter)]
-            if len(wrong):
-                raise self.divergence(name, wrong[0])
+        self._check_finite(self.parameters())
+        self._sound = self.steps()
 
-    def divergence(self, name: str, value: float, *, during: bool = False) -> DivergenceError:
-        """Say what became of which number, when (after the last update, or during the next one), and what is left."""
-        done = self.done() + during
+    def _check_finite(self, arrays: Iterable[tuple[str, Any]]) -> None:
+        for name, array in arrays:
+            wrong = array[~np.isfinite(array)]
+            if len(wrong):
+                raise self.divergence(name, wrong[0], after=self._sound)
+
+    def divergence(
+        self, name: str, value: float, *, during: bool = False, after: int | None = None
+    ) -> DivergenceError:
+        """Say what became of which number, when, and what is left to go on from.
+
+        It was after the last update, or during the next one; or anywhere from the one after `after` on, as parameters
+        are not looked at after each.
+        """
+        done, last = self.done() + during, self.steps() + during
         epoch = -(-done // self.steps_per_epoch)
+        first = last if after is None else after + 1
+        when = f"at update {last}" if first >= last else f"at one of the updates {first} to {last}"
         return DivergenceError(
-            f"{self.name}: {name} became {value} at update {self.steps() + during} (epoch {epoch}): "
+            f"{self.name}: {name} became {value} {when} (epoch {epoch}): "
             f"use a smaller learning rate; {self.checkpoints.advice()}"
         )
 
@@ -271,5 +288,8 @@ def checksum(data: NDArray[Any]) -> str:
 
 
 def schedule_json(lr: float | Schedule | None) -> Any:
-    """A schedule is a function: what it gives at three points stands for it."""
-    return [float(lr(x)) for x in (0.0, 0.5, 1.0)] if callable(lr) else None if lr is None else float(lr)
+    """A schedule is a function: what it gives at three points, and a checksum of many more, stand for it."""
+    if not callable(lr):
+        return None if lr is None else float(lr)
+    many = np.array([lr(i / 256) for i in range(257)], np.float64)
+    return [float(lr(x)) for x in (0.0, 0.5, 1.0)] + [zlib.crc32(many.tobytes())]

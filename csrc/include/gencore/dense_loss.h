@@ -137,7 +137,7 @@ inline void labels(const char* op, const Matrix<const float>& logits, const Vect
   check::shape(op, "labels", label, {logits.shape[0]}, "the rows of logits");
   for (std::int64_t r = 0; readable && r < label.shape[0]; ++r) {
     if (label[r] >= 0 && label[r] < logits.shape[1]) continue;
-    check::fail(op, "labels", "to lie from 0 to " + std::to_string(logits.shape[1] - 1) + ", the columns of logits,",
+    check::fail(op, "labels", "to lie from 0 to " + std::to_string(logits.shape[1] - 1) + ", the columns of logits",
                 std::to_string(label[r]) + " at row " + std::to_string(r));
   }
 }
