@@ -13,6 +13,7 @@ from gencore import optim
 from gencore._devices import from_device, to_host
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
+from gencore.kernels.optim import square_sum
 from gencore.models._neural import NeuralModel, chunks, make_optimizer
 from gencore.random import Key
 from gencore.train import History
@@ -87,13 +88,13 @@ class ExactModel(NeuralModel):
 
     def _check_parameters(self, op: str) -> None:
         """Raise ValueError where one on the host is not finite: what it would draw means nothing."""
-        for name, parameter in self.named_parameters():
-            if parameter.device != "cpu":
-                continue
-            array = plain(parameter)
-            finite = np.isfinite(array)
-            if not finite.all():
-                raise ValueError(f"{op}: expected {name} to be finite, received {array[~finite][0]}")
+        arrays = {name: plain(p) for name, p in self.named_parameters() if p.device == "cpu"}
+        if np.isfinite(square_sum(list(arrays.values()))):  # one pass over each
+            return
+        for name, array in arrays.items():
+            wrong = array[~np.isfinite(array)]
+            if len(wrong):
+                raise ValueError(f"{op}: expected {name} to be finite, received {wrong[0]}")
 
     def _known(
         self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]
