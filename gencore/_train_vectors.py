@@ -113,6 +113,7 @@ Example: the static binarisation of MNIST
     options.add_data(p)
     options._add_out(p)
     model: Callable[..., Any] = p.add_argument_group("model").add_argument
+    model("--classes", action="store_true", help="learn the rows of each class; the data must have labels")
     learning = p.add_argument_group("learning")
     options._add_passes(learning, epochs=50, batch_size=100)
     options._add_learning_rate(learning, lr=0.001)

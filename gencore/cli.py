@@ -209,8 +209,11 @@ Examples:
         metavar="X",
         help="logits are divided by it: below 1 the likelier values are drawn more often",
     )
-    KindOptions(p, *_PIXEL_KINDS, called="a model of images (PixelCNN, ...)").add(
-        "--label", type=types.index, metavar="N", help="class of all images (default: each in turn)"
+    KindOptions(p, *drawn_in_order, called="a model that draws in order").add(
+        "--label",
+        type=types.index,
+        metavar="N",
+        help="class of all samples of a model of classes (default: each in turn)",
     )
     vae = KindOptions(p, "VAE")
     either = vae.exclusively()

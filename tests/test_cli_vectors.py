@@ -14,6 +14,7 @@ from gencore import datasets, io, train
 from gencore.models import FVBN, MADE, NADE, RBM, EoNADE
 
 DIGITS = datasets.load("digits")
+KINDS = {"nade": NADE, "made": MADE, "fvbn": FVBN, "eonade": EoNADE}
 FAST = "--data digits --epochs 2 --batch-size 64 --seed 3"
 CALLS = {
     "nade --hidden 20 --weight-decay 0.01": lambda: NADE(64, 20, seed=3),
@@ -206,3 +207,30 @@ def test_a_file_tells_its_kind():
     for name, make in MODELS.items():
         make().save(f"{name}.safetensors")
         assert io.load_model(f"{name}.safetensors").kind.lower() == name
+
+
+# --- classes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call", ["nade --hidden 6", "made --hidden 9", "fvbn", "eonade --hidden 6 --orderings 2"]
+)
+def test_classes_from_training_to_samples_of_one(call, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    rows = (rng.random((60, 16)) < 0.2 + 0.3 * labels[:, None]).astype(np.uint8)
+    np.savez("rows.npz", train=rows, train_labels=labels, test=rows[:20], test_labels=labels[:20])
+    options = "--data rows.npz --classes --epochs 3 --shape 4x4 --samples s.png --out model.safetensors"
+    assert run(f"train {call} {options}") == 0
+    assert ", 3 classes, " in capsys.readouterr().out
+    model = KINDS[call.split()[0]].load("model.safetensors")
+    assert run("evaluate model.safetensors --data rows.npz --json") == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["log_likelihood"] == pytest.approx(model.log_prob(rows[:20], labels[:20]).mean(), abs=1e-9)
+    assert run("sample model.safetensors -n 5 --label 2 --seed 4 --out two.npy") == 0
+    assert np.array_equal(np.load("two.npy"), model.sample(5, labels=2, key=4))
+    assert run("sample model.safetensors -n 5 --seed 4 --out all.npy") == 0
+    assert np.array_equal(np.load("all.npy"), model.sample(5, labels=np.arange(5) % 3, key=4))
+    assert_refused(
+        "sample model.safetensors --label 3", ("--label: expected a class from 0 to 2, received 3",), capsys
+    )

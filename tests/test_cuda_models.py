@@ -31,6 +31,17 @@ MODELS = {
         None,
     ),
     "EoNADE": (lambda: gc.models.EoNADE(23, (9, 7), n_orderings=3, seed=1), VECTORS, None),
+    "NADE of classes": (lambda: gc.models.NADE(23, 9, n_classes=3, seed=1), VECTORS, LABELS),
+    "MADE of classes": (
+        lambda: gc.models.MADE(23, (12, 7), n_masks=2, direct=True, n_classes=3, seed=1),
+        VECTORS,
+        LABELS,
+    ),
+    "EoNADE of classes": (
+        lambda: gc.models.EoNADE(23, (9, 7), n_orderings=2, n_classes=3, seed=1),
+        VECTORS,
+        LABELS,
+    ),
     "PixelCNN": (lambda: gc.models.PixelCNN(5, 6, n_features=4, n_blocks=1, n_hidden=6, seed=1), BITS, None),
     "PixelCNN of levels and classes": (
         lambda: gc.models.PixelCNN(4, 3, n_blocks=1, **OF_CLASSES),

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencore._commands import training
 from gencore._commands.data import PICTURES, Data
 from gencore._commands.shared import (
+    Take,
     independent_log_likelihood,
     mean_and_error,
     print_json,
@@ -22,7 +24,10 @@ from gencore._commands.shared import (
 from gencore.models._neural import chunks
 from gencore.train.history import Progress
 
-__all__ = ["SHOWN", "Picture", "check_completion", "check_pictures", "figures", "judge", "result"]
+__all__ = [
+    "SHOWN", "Picture", "check_completion", "check_pictures", "figures", "held_out", "judge", "judged_by",
+    "labels_of_samples", "result",
+]  # fmt: skip
 
 Rows = NDArray[Any]
 Record = Mapping[str, float]
@@ -82,6 +87,33 @@ def check_completion(args: argparse.Namespace) -> None:
     if (args.start is None) != (args.clamp is None):
         given, missing = ("--clamp", "--start") if args.start is None else ("--start", "--clamp")
         raise ValueError(f"{given}: expected {missing} with it")
+
+
+def labels_of_samples(model: Any, label: int | None, n: int) -> NDArray[np.int64] | None:
+    """Classes of samples: the one asked for, or each in turn."""
+    if model.n_classes == 0:
+        if label is not None:
+            raise ValueError("--label: expected none, as the model was trained without --classes")
+        return None
+    if label is not None and label >= model.n_classes:
+        raise ValueError(f"--label: expected a class from 0 to {model.n_classes - 1}, received {label}")
+    return np.arange(n) % model.n_classes if label is None else np.full(n, label)
+
+
+def held_out(args: argparse.Namespace, data: Data, take: Take, units: int) -> dict[str, Any]:
+    """As `training.held_out`; of classes, with their labels."""
+    found = training.held_out(args, data, take, units)
+    return {n: (rows, data.labels_of(n)) for n, rows in found.items()} if args.classes else dict(found)
+
+
+def judged_by(
+    model: Any, data: Data, split: str, rows: Rows, places: NDArray[np.int64]
+) -> Callable[[slice], NDArray[np.float64]]:
+    """Log-probabilities of some of the rows, which lie at these places of their split."""
+    if model.n_classes == 0:
+        return lambda batch: np.asarray(model.log_prob(rows[batch]))
+    labels = data.labels_of(split)[places]
+    return lambda batch: np.asarray(model.log_prob(rows[batch], labels[batch]))
 
 
 def judge(

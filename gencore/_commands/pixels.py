@@ -82,10 +82,7 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
         n_mixtures=args.mixtures or 10, n_classes=0 if labels is None else int(labels.max()) + 1, seed=args.seed,
         **{name: getattr(args, name) for name in args.own},
     )  # fmt: skip
-    held_out = {
-        name: (found, data.labels_of(name)) if labels is not None else found
-        for name, found in training.held_out(args, data, take, rows.shape[1]).items()
-    }
+    held_out = exact.held_out(args, data, take, rows.shape[1])
     picture = None
     if args.samples is not None:
         picture = exact.Picture(lambda m: _draw(m, args.samples, args.seed), args.samples_every or 1)
@@ -112,19 +109,8 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
 
 def _draw(model: PixelModel, path: Path, seed: int) -> None:
     """A picture of samples: those of ``gencore sample`` by that seed; of classes, one after the other."""
-    drawn = model.sample(exact.SHOWN, labels=_labels(model, None, exact.SHOWN), key=seed)
+    drawn = model.sample(exact.SHOWN, labels=exact.labels_of_samples(model, None, exact.SHOWN), key=seed)
     plot.samples(_shades(model, drawn), path, count=exact.SHOWN)
-
-
-def _labels(model: PixelModel, label: int | None, n: int) -> NDArray[np.int64] | None:
-    """Classes of samples: the one asked for, or each in turn."""
-    if model.n_classes == 0:
-        if label is not None:
-            raise ValueError("--label: expected none, as the model was trained without --classes")
-        return None
-    if label is not None and label >= model.n_classes:
-        raise ValueError(f"--label: expected a class from 0 to {model.n_classes - 1}, received {label}")
-    return np.arange(n) % model.n_classes if label is None else np.full(n, label)
 
 
 def _shades(model: PixelModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -163,9 +149,8 @@ def sample(args: argparse.Namespace) -> int:
     partial, note = None, ""
     if args.start is not None:
         partial, note = _partial(args, model, n)
-    drawn = model.sample(
-        n, labels=_labels(model, args.label, n), partial=partial, temperature=args.temperature, key=args.seed
-    )
+    labels = exact.labels_of_samples(model, args.label, n)
+    drawn = model.sample(n, labels=labels, partial=partial, temperature=args.temperature, key=args.seed)
     images = _shades(model, drawn) if sheet.is_picture else drawn
     sheet.write(images if sheet.is_picture and channels > 1 else images.reshape(n, -1))
     what = "samples" if partial is None else "completions"
@@ -196,13 +181,13 @@ def evaluate(args: argparse.Namespace) -> int:
     model = _load(args.model)
     units, take = math.prod(model.shape), _taker(model.output, model.levels, args.threshold)
     data, rows, places = judged_rows(args, args.threshold, units, take)
-    labels = data.labels_of(args.split)[places] if model.n_classes else None
+    log_prob = exact.judged_by(model, data, args.split, rows, places)
     say_judged(args, _size(model), data, rows)
     learned = None
     if model.levels == 2 and "train" in data.splits:
         learned = take("evaluate", f"{data.name} (train)", data.splits["train"], units)
     exact.judge(
-        args, data, rows, lambda batch: model.log_prob(rows[batch], None if labels is None else labels[batch]), learned,
-        at_a_time=250, units=units, unit="pixel" if model.shape[2] == 1 else "colour of a pixel",
+        args, data, rows, log_prob, learned, at_a_time=250, units=units,
+        unit="pixel" if model.shape[2] == 1 else "colour of a pixel",
     )  # fmt: skip
     return 0

@@ -40,48 +40,50 @@ def _take(op: str, name: str, rows: Rows, units: int) -> Rows:
 
 def train_nade(args: argparse.Namespace) -> int:
     """`gencore train nade`."""
-    return _train(args, lambda n: NADE(n, args.hidden, seed=args.seed))
+    return _train(args, lambda n, **more: NADE(n, args.hidden, **more))
 
 
 def train_made(args: argparse.Namespace) -> int:
     """`gencore train made`."""
     order: Any = "random" if args.order == "random" else None
     options = {"n_masks": args.masks, "order": order, "direct": args.direct, "activation": args.activation}
-    return _train(args, lambda n: MADE(n, args.hidden, seed=args.seed, **options))
+    return _train(args, lambda n, **more: MADE(n, args.hidden, **options, **more))
 
 
 def train_fvbn(args: argparse.Namespace) -> int:
     """`gencore train fvbn`."""
-    return _train(args, lambda n: FVBN(n, hidden=args.hidden, activation=args.activation, seed=args.seed))
+    return _train(args, lambda n, **more: FVBN(n, hidden=args.hidden, activation=args.activation, **more))
 
 
 def train_eonade(args: argparse.Namespace) -> int:
     """`gencore train eonade`."""
     options = {"n_orderings": args.orderings, "activation": args.activation}
-    return _train(args, lambda n: EoNADE(n, args.hidden, seed=args.seed, **options))
+    return _train(args, lambda n, **more: EoNADE(n, args.hidden, **options, **more))
 
 
-def _train(args: argparse.Namespace, make: Callable[[int], Any]) -> int:
+def _train(args: argparse.Namespace, make: Callable[..., Any]) -> int:
     exact.check_pictures(args)
     if args.shape is not None and args.samples is None:
         raise ValueError("--shape: expected --samples with it")
     return training.run(
         args,
         lambda name, rows: _take("train", name, rows, rows.shape[1]),
-        lambda data, rows: _plan(args, data, make(rows.shape[1])),
+        lambda data, rows: _plan(args, data, rows.shape[1], make),
     )
 
 
-def _plan(args: argparse.Namespace, data: Data, model: Any) -> training.Plan:
-    held_out = training.held_out(args, data, _take, model.n_visible)
+def _plan(args: argparse.Namespace, data: Data, units: int, make: Callable[..., Any]) -> training.Plan:
+    labels = data.labels_of("train") if args.classes else None
+    model = make(units, n_classes=0 if labels is None else int(labels.max()) + 1, seed=args.seed)
+    held_out = exact.held_out(args, data, _take, units)
     picture = None
     if args.samples is not None:
         shape = image_shape(args.shape, model.n_visible, of="a row of the data")
 
         def draw(model: Any) -> None:
-            plot.samples(
-                model.sample(exact.SHOWN, key=args.seed), args.samples, shape=shape, count=exact.SHOWN
-            )
+            labels = exact.labels_of_samples(model, None, exact.SHOWN)
+            drawn = model.sample(exact.SHOWN, labels=labels, key=args.seed)
+            plot.samples(drawn, args.samples, shape=shape, count=exact.SHOWN)
 
         picture = exact.Picture(draw, args.samples_every or 1)
 
@@ -98,6 +100,7 @@ def _plan(args: argparse.Namespace, data: Data, model: Any) -> training.Plan:
         options={
             "optimizer": args.optimizer, "clip_norm": args.clip_norm, "patience": args.patience,
             "weight_decay": args.weight_decay, "validation": held_out.get("valid"),
+            **({} if labels is None else {"labels": labels}),
         },
         figures=exact.figures,
         result=result,
@@ -116,6 +119,8 @@ def _size(model: Any) -> str:
     for name, what in (("n_masks", "masks"), ("n_orderings", "orders")):
         if config.get(name, 1) > 1:
             parts.append(f"{config[name]} {what}")
+    if model.n_classes:
+        parts.append(f"{model.n_classes} classes")
     return f"{', '.join(parts)}, {model.n_parameters():,} parameters"
 
 
@@ -134,7 +139,8 @@ def sample(args: argparse.Namespace) -> int:
     partial, note = None, ""
     if args.start is not None:
         partial, note = _partial(args, model, n)
-    sheet.write(model.sample(n, partial=partial, temperature=args.temperature, key=args.seed))
+    labels = exact.labels_of_samples(model, args.label, n)
+    sheet.write(model.sample(n, labels=labels, partial=partial, temperature=args.temperature, key=args.seed))
     what = "samples" if partial is None else "completions"
     print(f"{n} {what}{note}: {sheet.path}")
     return 0
@@ -158,13 +164,11 @@ def evaluate(args: argparse.Namespace) -> int:
     """`gencore evaluate` of a file that holds one of these models."""
     model = _load(args.model)
     threshold = args.threshold if args.threshold is not None else 0.5
-    data, rows, _ = judged_rows(args, threshold, model.n_visible, _take)
+    data, rows, places = judged_rows(args, threshold, model.n_visible, _take)
     say_judged(args, _size(model), data, rows)
     learned = None
     if "train" in data.splits:
         learned = _take("evaluate", f"{data.name} (train)", data.splits["train"], model.n_visible)
-    exact.judge(
-        args, data, rows, lambda batch: model.log_prob(rows[batch]), learned, at_a_time=1000, units=model.n_visible,
-        unit="dimension",
-    )  # fmt: skip
+    log_prob = exact.judged_by(model, data, args.split, rows, places)
+    exact.judge(args, data, rows, log_prob, learned, at_a_time=1000, units=model.n_visible, unit="dimension")
     return 0

@@ -25,7 +25,15 @@ Method = Literal["cached", "naive"]
 
 
 class ExactModel(NeuralModel):
-    """A `NeuralModel` that learns by maximum likelihood and draws one dimension after the other."""
+    """A `NeuralModel` that learns by maximum likelihood and draws one dimension after the other.
+
+    Attributes
+    ----------
+    n_classes : int
+        0, or that of the `labels` on which examples depend.
+    """
+
+    n_classes = 0
 
     @abstractmethod
     def log_prob_of(self, x: Any) -> Any:
@@ -38,14 +46,14 @@ class ExactModel(NeuralModel):
         """What `_learn` maximises the mean of, and measures of held-out rows; by default the log-probability."""
         return self.log_prob_of(x)
 
-    def _log_prob_in_parts(self, data: Data, rows: int) -> NDArray[np.float64]:
+    def _log_prob_in_parts(self, data: Data, rows: int, **options: Any) -> NDArray[np.float64]:
         """`log_prob_of` without history, so many rows at a time."""
         n = len(data[0] if isinstance(data, tuple) else data)
         out = np.empty(n)
         with no_grad():
             for part in chunks(n, rows):
                 x = tuple(array[part] for array in data) if isinstance(data, tuple) else data[part]
-                out[part] = to_host(plain(self.log_prob_of(self._here(x))))
+                out[part] = to_host(plain(self.log_prob_of(self._here(x), **options)))
         return out
 
     def _learn(
@@ -95,6 +103,33 @@ class ExactModel(NeuralModel):
             wrong = array[~np.isfinite(array)]
             if len(wrong):
                 raise ValueError(f"{op}: expected {name} to be finite, received {wrong[0]}")
+
+    def _pair(self, op: str, validation: Any, examples: str) -> tuple[Any, Any]:
+        """Held-out examples and their labels, or None."""
+        pair = validation if isinstance(validation, tuple) else (validation, None)
+        if len(pair) != 2 or (isinstance(validation, tuple) and self.n_classes == 0):
+            what = (
+                f"{examples} and their labels" if self.n_classes else f"{examples} alone, as n_classes is 0"
+            )
+            raise ValueError(f"{op}: expected validation to be {what}, received a tuple of {len(pair)}")
+        return pair
+
+    def _as_labels(self, op: str, labels: Any, n: int) -> NDArray[np.int64] | None:
+        """(n,) int64, or None for a model without classes."""
+        if self.n_classes == 0:
+            if labels is not None:
+                raise ValueError(f"{op}: expected no labels, as n_classes is 0, received {labels!r:.60}")
+            return None
+        if labels is None:
+            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received none")
+        array = np.asarray(from_device(labels))
+        if array.dtype.kind not in "ui":
+            raise TypeError(f"{op}: expected labels to be integers, received dtype {array.dtype}")
+        if array.shape not in ((), (n,)):
+            raise ValueError(f"{op}: expected labels of shape () or ({n},), received {array.shape}")
+        if wrong := sorted({int(c) for c in array.ravel() if not 0 <= c < self.n_classes}):
+            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received {wrong[0]}")
+        return np.ascontiguousarray(np.broadcast_to(array, (n,)), np.int64)
 
     def _known(
         self, partial: Any, n: int, shape: tuple[int, ...], *also: tuple[int, ...]

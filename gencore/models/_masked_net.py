@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from gencore.autograd import Tensor, no_grad
 from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive, dense
+from gencore.kernels._arrays import contiguous, full
 from gencore.models._exact import Method
 from gencore.models._neural import start_bias
-from gencore.models._vectors import Asked, Draws, VectorModel
+from gencore.models._vectors import Asked, Draws, VectorModel, one_hot, split
 from gencore.nn import Module, init
 from gencore.nn.module import parameter
 from gencore.random import Generator, Key
@@ -44,12 +46,24 @@ class MaskedNet(VectorModel):
         self.activation: dense.Activation = "relu"
         self.layers: list[Layer] = []
         self.direct: Tensor | None = None
+        self.label_weight: Tensor | None = None
+        self.label_bias: Tensor | None = None
         self._degrees: list[Degrees] = []
 
     def _build(
-        self, hidden: Sequence[int], degrees: Sequence[Degrees], *, direct: bool, keys: Generator
+        self,
+        hidden: Sequence[int],
+        degrees: Sequence[Degrees],
+        *,
+        direct: bool,
+        keys: Generator,
+        n_classes: int,
     ) -> None:
-        """Make the layers; weights that no mask lets through are 0, and stay it."""
+        """Make the layers; weights that no mask lets through are 0, and stay it.
+
+        What a label adds to the sums of the first hidden layer, and to the logits, is seen by all of them.
+        """
+        self.n_classes = n_classes
         self._degrees = list(degrees)
         widths = (self.n_visible, *hidden, self.n_visible)
         self.layers = [Layer(k, n, keys) for k, n in pairwise(widths)]
@@ -62,6 +76,10 @@ class MaskedNet(VectorModel):
             if self.direct is not None:
                 seen = [one[0] > one[0][:, None] for one in degrees]
                 self.direct *= np.logical_or.reduce(seen).astype(np.float32)
+        if n_classes:
+            self.label_bias = parameter(np.zeros((n_classes, self.n_visible), np.float32))
+        if n_classes and hidden:
+            self.label_weight = parameter(init.glorot_uniform((n_classes, hidden[0]), keys))
         self.eval()
 
     def _mask(self, degrees: Degrees, i: int) -> NDArray[np.bool_]:
@@ -79,26 +97,46 @@ class MaskedNet(VectorModel):
 
     # --- probabilities ----------------------------------------------------------------------------------------
 
-    def logits(self, x: Any, mask: int = 0) -> Any:
+    def logits(self, x: Any, mask: int = 0, labels: Any = None) -> Any:
         """Logits of p(x_d = 1 | x before d) under a mask, differentiable: (n, n_visible) -> (n, n_visible)."""
-        degrees, h = self._here(self._degrees[mask]), x
+        z = self._logits_beside_label(x, mask, labels)
+        if self.label_bias is None:
+            return z
+        of_label: Any = self.label_bias
+        return z + dense.linear(one_hot(labels, self.n_classes), of_label)
+
+    def _logits_beside_label(self, x: Any, mask: int, labels: Any) -> Any:
+        """`logits` without `label_bias`."""
+        degrees, h = list(self._here(self._degrees[mask])), x
+        first: Any = self.layers[0].weight
+        if self.label_weight is not None:  # a label's bits are inputs before all others
+            h = np.concatenate([one_hot(labels, self.n_classes), x], axis=1)
+            first = np.concatenate([self.label_weight, first])
+        weights = [first, *(layer.weight for layer in self.layers[1:])]
+        sees = [self._with_label_degrees(degrees[0]), *degrees[1:]]
         for i, layer in enumerate(self.layers[:-1]):
-            w: Any = layer.weight
             b: Any = layer.bias
             h = autoregressive.masked_linear(
-                h, w, b, in_degree=degrees[i], out_degree=degrees[i + 1], activation=self.activation
+                h, weights[i], b, in_degree=sees[i], out_degree=degrees[i + 1], activation=self.activation
             )
         last: Any = self.layers[-1]
         places: Any = {"out_degree": degrees[0], "strict": True}
-        z: Any = autoregressive.masked_linear(h, last.weight, last.bias, in_degree=degrees[-1], **places)
+        z: Any = autoregressive.masked_linear(h, weights[-1], last.bias, in_degree=sees[-1], **places)
         if self.direct is not None:
             past: Any = self.direct
             z = z + autoregressive.masked_linear(x, past, in_degree=degrees[0], **places)
         return z
 
+    def _with_label_degrees(self, degrees: Any) -> Any:
+        """Those of the inputs: a label's bits, if hidden units see any, come before all dimensions."""
+        if self.label_weight is None:
+            return degrees
+        return np.concatenate([np.arange(-self.n_classes, 0, like=degrees), degrees])
+
     def log_prob_under(self, x: Any, mask: int) -> Any:
-        """Log-probability of rows under one mask, (n,), differentiable."""
-        return dense.bernoulli_log_prob(self.logits(x, mask), x)
+        """Log-probability of rows, or of those and their labels, under one mask, (n,), differentiable."""
+        rows, labels = split(x)
+        return dense.bernoulli_log_prob(self.logits(rows, mask, labels), rows)
 
     def log_prob_of(self, x: Any) -> Any:
         """Log-probability of rows as kernels take them, (n,), differentiable with respect to the parameters."""
@@ -112,8 +150,8 @@ class MaskedNet(VectorModel):
         return self.log_prob_under(x, self.steps % self.n_masks) if self.training else self.log_prob_of(x)
 
     def _weights(self) -> Sequence[Tensor]:
-        direct = [] if self.direct is None else [self.direct]
-        return [layer.weight for layer in self.layers] + direct
+        others = (self.direct, self.label_weight, self.label_bias)
+        return [layer.weight for layer in self.layers] + [w for w in others if w is not None]
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
         start_bias(self.layers[-1].bias, logits)
@@ -122,7 +160,7 @@ class MaskedNet(VectorModel):
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows are dealt to the masks at random: draws of the mixture."""
-        draws = asked.draws(self.like())
+        draws = self._without_label_bias(asked.draws(self.like()))
         one = self._draw_under if method == "cached" else self._draw_naively
         if self.n_masks == 1:
             return one(draws, 0)
@@ -133,16 +171,55 @@ class MaskedNet(VectorModel):
             out[self._here(rows)] = one(draws.of(rows), int(mask))
         return out
 
+    def _without_label_bias(self, draws: Draws) -> Draws:
+        """What is added to a logit may as well be taken from the noise that it is compared with."""
+        if self.label_bias is None:
+            return draws
+        return replace(draws, noise=draws.noise - plain(self.label_bias)[draws.labels])
+
     def _draw_under(self, draws: Draws, mask: int) -> NDArray[np.uint8]:
-        return autoregressive.masked_sample(
-            draws.noise, [plain(layer.weight) for layer in self.layers], [plain(layer.bias) for layer in self.layers],
-            degrees=self._here(self._degrees[mask]), direct=plain(self.direct), activation=self.activation,
+        degrees = list(self._here(self._degrees[mask]))
+        weights, biases = (
+            [plain(a) for a in (getattr(layer, k) for layer in self.layers)] for k in ("weight", "bias")
+        )
+        direct, n = plain(self.direct), 0
+        if self.label_weight is not None:  # a label's bits are dimensions before all others, and given
+            n = self.n_classes
+            degrees[0] = self._with_label_degrees(degrees[0])
+            weights[0] = np.concatenate([plain(self.label_weight), weights[0]])
+            weights[-1], biases[-1] = (_widened(a, n) for a in (weights[-1], biases[-1]))
+            if direct is not None:
+                direct = np.concatenate([_zeros(direct, n, n + len(direct)), _widened(direct, n)])
+            draws = self._with_label_given(draws)
+        drawn = autoregressive.masked_sample(
+            draws.noise, weights, biases, degrees=degrees, direct=direct, activation=self.activation,
             given=draws.given, mask=draws.mask,
+        )  # fmt: skip
+        of_dimensions: NDArray[np.uint8] = contiguous(drawn[:, n:])
+        return of_dimensions
+
+    def _with_label_given(self, draws: Draws) -> Draws:
+        bits = one_hot(draws.labels, self.n_classes)
+        nothing = draws.rows()
+        given, mask = (nothing if a is None else a for a in (draws.given, draws.mask))
+        return Draws(
+            np.concatenate([full(draws.noise, bits.shape, 0, np.float32), draws.noise], axis=1),
+            np.concatenate([bits, given], axis=1), np.concatenate([full(bits, bits.shape, 1, np.uint8), mask], axis=1),
+            draws.uniform,
         )  # fmt: skip
 
     def _draw_naively(self, draws: Draws, mask: int) -> NDArray[np.uint8]:
         rows: NDArray[np.uint8] = draws.rows()
         with no_grad():
             for d in self.order(mask):
-                rows[:, d] = draws.unit(d, plain(self.logits(rows, mask))[:, d])
+                rows[:, d] = draws.unit(d, plain(self._logits_beside_label(rows, mask, draws.labels))[:, d])
         return rows
+
+
+def _zeros(like: Any, *shape: int) -> Any:
+    return full(like, shape, 0, np.float32)
+
+
+def _widened(array: Any, n: int) -> Any:
+    """With n columns of zeros before its own."""
+    return np.concatenate([_zeros(array, *array.shape[:-1], n), array], axis=-1)

@@ -236,11 +236,7 @@ class PixelModel(ExactModel):
         op = f"{type(self).__name__}.fit"
         data, held_out = self._as_data(op, "X", X, labels), None
         if validation is not None:
-            pair = validation if isinstance(validation, tuple) else (validation, None)
-            if len(pair) != 2 or (isinstance(validation, tuple) and self.n_classes == 0):
-                what = "images and their labels" if self.n_classes else "images alone, as n_classes is 0"
-                raise ValueError(f"{op}: expected validation to be {what}, received a tuple of {len(pair)}")
-            held_out = self._as_data(op, "validation", *pair)
+            held_out = self._as_data(op, "validation", *self._pair(op, validation, "images"))
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
             callbacks,
@@ -345,23 +341,6 @@ class PixelModel(ExactModel):
         images = self._as_images(op, name, X)
         classes = self._as_labels(op, labels, len(images))
         return images if classes is None else (images, classes)
-
-    def _as_labels(self, op: str, labels: Any, n: int) -> NDArray[np.int64] | None:
-        """(n,) int64, or None for a model without classes."""
-        if self.n_classes == 0:
-            if labels is not None:
-                raise ValueError(f"{op}: expected no labels, as n_classes is 0, received {labels!r:.60}")
-            return None
-        if labels is None:
-            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received none")
-        array = np.asarray(from_device(labels))
-        if array.dtype.kind not in "ui":
-            raise TypeError(f"{op}: expected labels to be integers, received dtype {array.dtype}")
-        if array.shape not in ((), (n,)):
-            raise ValueError(f"{op}: expected labels of shape () or ({n},), received {array.shape}")
-        if wrong := sorted({int(c) for c in array.ravel() if not 0 <= c < self.n_classes}):
-            raise ValueError(f"{op}: expected labels from 0 to {self.n_classes - 1}, received {wrong[0]}")
-        return np.ascontiguousarray(np.broadcast_to(array, (n,)), np.int64)
 
     def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
         """Levels (n, H, W, C), converted once."""

@@ -23,9 +23,9 @@ from gencore.models._exact import ExactModel, Method
 from gencore.models._neural import logits_of_rates
 from gencore.random import KeyLike, as_key
 from gencore.train import Callback, History, Schedule
-from gencore.train.fit import Options
+from gencore.train.fit import Data, Options
 
-__all__ = ["Asked", "Draws", "VectorModel", "permutation", "sizes"]
+__all__ = ["Asked", "Draws", "VectorModel", "one_hot", "permutation", "sizes", "split"]
 
 _ROWS = 1000  # whose log-probability is computed at a time
 
@@ -39,13 +39,15 @@ class Asked:
     mask: NDArray[np.uint8] | None
     temperature: float
     key: int
+    labels: NDArray[np.int64] | None = None
 
     def draws(self, like: Any) -> Draws:
         """The random numbers for it, where the array `like` is."""
         loc, scale = (full(like, self.shape, x, np.float32) for x in (0.0, self.temperature))
         noise = kernels.location_scale(loc, scale, self.key, "logistic")
         given, mask = (None if a is None else placed(like, a, np.uint8) for a in (self.given, self.mask))
-        return Draws(noise, given, mask, kernels.uniform(self.shape[0], self.key))
+        labels = None if self.labels is None else placed(like, self.labels, np.int64)
+        return Draws(noise, given, mask, kernels.uniform(self.shape[0], self.key), labels)
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,21 @@ class Draws:
     given, mask : (n, D) uint8, or None
     uniform : (n,) float32
         One more number a row, from 0 to 1, to choose among masks or orders; on the host.
+    labels : (n,) int64, or None
+        The class of each row.
     """
 
     noise: NDArray[np.float32]
     given: NDArray[np.uint8] | None
     mask: NDArray[np.uint8] | None
     uniform: NDArray[np.float32]
+    labels: NDArray[np.int64] | None = None
 
     def of(self, rows: NDArray[Any]) -> Draws:
         """Those of some rows."""
         at = placed(self.noise, rows, np.int64)
-        given, mask = (None if a is None else a[at] for a in (self.given, self.mask))
-        return Draws(self.noise[at], given, mask, self.uniform[rows])
+        given, mask, labels = (None if a is None else a[at] for a in (self.given, self.mask, self.labels))
+        return Draws(self.noise[at], given, mask, self.uniform[rows], labels)
 
     def rows(self) -> Any:
         """Rows to draw into, all 0."""
@@ -101,16 +106,36 @@ class VectorModel(ExactModel):
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         """Rows, by one pass or by one for each dimension, to the same bits."""
 
-    def log_prob(self, X: Any) -> NDArray[np.float64]:
-        """Exact log-probability of each row, nats: (n, n_visible) array_like of 0 and 1 -> (n,) float64."""
-        data = as_states(f"{type(self).__name__}.log_prob", "X", X, self.n_visible)
-        return self._log_prob_in_parts(data, _ROWS)
+    def log_prob(self, X: Any, labels: Any = None) -> NDArray[np.float64]:
+        """Exact log-probability of each row, nats.
+
+        Parameters
+        ----------
+        X : (n, n_visible) array_like
+            0 and 1.
+        labels : (n,) or () array_like of int, optional
+            Class of each row, or of all, for a model of classes.
+
+        Returns
+        -------
+        (n,) float64
+        """
+        return self._log_prob_in_parts(
+            self._as_data(f"{type(self).__name__}.log_prob", "X", X, labels), _ROWS
+        )
+
+    def _as_data(self, op: str, name: str, X: Any, labels: Any) -> Data:
+        """Rows as kernels take them, with their labels if the model is one of classes."""
+        rows = as_states(op, name, from_device(X), self.n_visible)
+        classes = self._as_labels(op, labels, len(rows))
+        return rows if classes is None else (rows, classes)
 
     # --- learning ---------------------------------------------------------------------------------------------
 
     def fit(
         self,
         X: Any,
+        labels: Any = None,
         *,
         epochs: int,
         batch_size: int = 100,
@@ -130,8 +155,8 @@ class VectorModel(ExactModel):
 
         Parameters
         ----------
-        X : (n, n_visible) array_like
-            Data, 0 and 1.
+        X, labels : array_like
+            Data, 0 and 1, and, for a model of classes, their labels, as `log_prob` takes them.
         epochs, batch_size : int
             Passes over the data, rows of an update.
         lr : float or Schedule
@@ -142,8 +167,8 @@ class VectorModel(ExactModel):
             Half this times the squares of all weights is added to the loss.
         clip_norm, patience, callbacks, progress, checkpoint, checkpoint_every, resume
             As in `gencore.train.fit`; patience watches ``validation_log_prob``.
-        validation : array_like, optional
-            Held-out data, whose mean log-probability is recorded as ``validation_log_prob``.
+        validation : array_like, or tuple of two, optional
+            Held-out data, or those and their labels, whose mean log-probability is recorded as ``validation_log_prob``.
 
         Returns
         -------
@@ -158,10 +183,9 @@ class VectorModel(ExactModel):
             The loss or a parameter is no longer finite; the last good checkpoint is untouched.
         """
         name = f"{type(self).__name__}.fit"
-        data = as_states(name, "X", from_device(X), self.n_visible)
-        held_out = None
+        data, held_out = self._as_data(name, "X", X, labels), None
         if validation is not None:
-            held_out = as_states(name, "validation", from_device(validation), self.n_visible)
+            held_out = self._as_data(name, "validation", *self._pair(name, validation, "rows"))
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
             callbacks,
@@ -174,7 +198,7 @@ class VectorModel(ExactModel):
             return 0.5 * weight_decay * sum(squares[1:], squares[0])
 
         def start() -> None:
-            self._start_at(logits_of_rates(data))
+            self._start_at(logits_of_rates(data[0] if isinstance(data, tuple) else data))
 
         return self._learn(
             data, held_out, optimizer, options, progress, start=start,
@@ -187,6 +211,7 @@ class VectorModel(ExactModel):
         self,
         n: int,
         *,
+        labels: Any = None,
         method: Method = "cached",
         partial: Any = None,
         temperature: float = 1.0,
@@ -198,6 +223,8 @@ class VectorModel(ExactModel):
         ----------
         n : int
             Rows.
+        labels : (n,) or () array_like of int, optional
+            Class of each row, or of all, for a model of classes.
         method : {"cached", "naive"}
             Each hidden unit computed once, where the model allows it; or a pass over the whole net for each dimension.
             The rows are the same, bit for bit.
@@ -221,9 +248,11 @@ class VectorModel(ExactModel):
             A wrong argument; a parameter that is not finite (on a device, where no values are looked at, what is drawn
             by it means nothing).
         """
-        return self._draw(self._asked(n, method, partial, temperature, key), method)
+        return self._draw(self._asked(n, labels, method, partial, temperature, key), method)
 
-    def _asked(self, n: int, method: str, partial: Any, temperature: float, key: KeyLike | None) -> Asked:
+    def _asked(
+        self, n: int, labels: Any, method: str, partial: Any, temperature: float, key: KeyLike | None
+    ) -> Asked:
         """The arguments of `sample`, looked at."""
         name = f"{type(self).__name__}.sample"
         n = count(name, "n", n)
@@ -237,8 +266,19 @@ class VectorModel(ExactModel):
                 np.ascontiguousarray(np.broadcast_to(a, (n, self.n_visible))) for a in (states, known)
             )
         return Asked(
-            (n, self.n_visible), given, mask, temperature_of(name, temperature), as_key(self.key(key))
-        )
+            (n, self.n_visible), given, mask, temperature_of(name, temperature), as_key(self.key(key)),
+            self._as_labels(name, labels, n),
+        )  # fmt: skip
+
+
+def split(x: Any) -> tuple[Any, Any]:
+    """Rows and their labels, or None."""
+    return x if isinstance(x, tuple) else (x, None)
+
+
+def one_hot(labels: Any, classes: int) -> Any:
+    """Labels as rows of so many bits: (n,) -> (n, classes) uint8, where they are."""
+    return (labels[:, None] == np.arange(classes, like=labels)).astype(np.uint8)
 
 
 def permutation(op: str, name: str, order: Any, n: int) -> NDArray[np.int64]:

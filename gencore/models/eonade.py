@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencore._checks import count, entry
-from gencore._devices import to_host
-from gencore._states import as_states
 from gencore.autograd import Tensor, logistic, no_grad, relu, softplus
 from gencore.autograd.tensors import plain
 from gencore.kernels import dense, sample
@@ -20,8 +18,10 @@ from gencore.kernels._arrays import full
 from gencore.kernels._contiguous import contiguous
 from gencore.models._exact import Method
 from gencore.models._masked_net import Layer
-from gencore.models._neural import chunks, start_bias
-from gencore.models._vectors import Asked, Draws, VectorModel, permutation, sizes
+from gencore.models._neural import start_bias
+from gencore.models._vectors import Asked, Draws, VectorModel, one_hot, permutation, sizes, split
+from gencore.nn import init
+from gencore.nn.module import parameter
 from gencore.random import Generator, Key, KeyLike
 
 __all__ = ["EoNADE"]
@@ -47,6 +47,8 @@ class EoNADE(VectorModel):
         Orders of the ensemble, drawn once, from the seed.
     activation : {"relu", "softplus", "logistic", "tanh"}
         Of hidden units.
+    n_classes : int
+        0, or that of the `labels` on which rows depend: the first hidden layer sees the label.
     seed : int
         All randomness follows from it.
 
@@ -83,6 +85,7 @@ class EoNADE(VectorModel):
         *,
         n_orderings: int = 16,
         activation: str = "relu",
+        n_classes: int = 0,
         seed: int = 0,
     ) -> None:
         visible, orderings = (
@@ -93,36 +96,48 @@ class EoNADE(VectorModel):
         if entry(_ACTIVATIONS, activation) is None:
             names = ", ".join(_ACTIVATIONS)
             raise ValueError(f"EoNADE: expected activation to be one of {names}, received {activation!r}")
-        super().__init__(seed, n_visible=visible, hidden=widths, n_orderings=orderings, activation=activation)
+        classes = count("EoNADE", "n_classes", n_classes, least=0)
+        super().__init__(
+            seed, n_visible=visible, hidden=widths, n_orderings=orderings, activation=activation,
+            n_classes=classes,
+        )  # fmt: skip
+        self.n_classes = classes
         self.n_visible, self.activation = visible, activation
         keys = Generator(int(self.generator.key()))
         self.orders = np.argsort(sample.uniform((orderings, visible), keys), axis=1, kind="stable")
         ends = (2 * visible, *widths, visible)
         self.layers = [Layer(k, n, keys) for k, n in pairwise(ends)]
+        self.label_weight = parameter(init.glorot_uniform((classes, widths[0]), keys)) if classes else None
         self.eval()
 
     # --- probabilities ----------------------------------------------------------------------------------------
 
-    def logits(self, x: Any, known: Any) -> Any:
+    def logits(self, x: Any, known: Any, labels: Any = None) -> Any:
         """Logits of every dimension given those that are known.
 
         Parameters
         ----------
         x, known : (n, D) uint8
             Values, whatever they are where they are not known; and 1 where they are.
+        labels : (n,) int64, optional
+            Of a model of classes.
 
         Returns
         -------
         (n, D) float32
         """
+        first: Any = self.layers[0].weight
         h: Any = np.concatenate([x & known, known], axis=1)
+        if self.label_weight is not None:
+            h = np.concatenate([one_hot(labels, self.n_classes), h], axis=1)
+            first = np.concatenate([self.label_weight, first])
         for layer in self.layers[:-1]:
-            h = self._layer(h, layer, self.activation)
+            h = self._layer(h, layer, self.activation, first if layer is self.layers[0] else None)
         return self._layer(h, self.layers[-1])
 
     @staticmethod
-    def _layer(h: Any, layer: Layer, activation: Any = "identity") -> Any:
-        w: Any = layer.weight
+    def _layer(h: Any, layer: Layer, activation: Any = "identity", weight: Any = None) -> Any:
+        w: Any = layer.weight if weight is None else weight
         b: Any = layer.bias
         return dense.linear(h, w, b, activation=activation)
 
@@ -133,13 +148,15 @@ class EoNADE(VectorModel):
             return each[0]
         return dense.log_sum_exp(np.stack(each, axis=1)) - math.log(len(each))
 
-    def log_prob(self, X: Any, *, orders: Any = None) -> NDArray[np.float64]:
+    def log_prob(self, X: Any, labels: Any = None, *, orders: Any = None) -> NDArray[np.float64]:
         """Exact log-probability of each row, nats: the log of the mean of the probabilities in each order.
 
         Parameters
         ----------
         X : (n, n_visible) array_like
             0 and 1.
+        labels : (n,) or () array_like of int, optional
+            Class of each row, or of all, for a model of classes.
         orders : (k, n_visible) array_like of int, optional
             Permutations of 0 to D - 1; default: the model's.
 
@@ -147,13 +164,9 @@ class EoNADE(VectorModel):
         -------
         (n,) float64
         """
-        data = as_states("EoNADE.log_prob", "X", X, self.n_visible)
+        data = self._as_data("EoNADE.log_prob", "X", X, labels)
         given = self.orders if orders is None else self._checked_orders("EoNADE.log_prob", orders)
-        out = np.empty(len(data))
-        with no_grad():
-            for part in chunks(len(data), _ROWS):
-                out[part] = to_host(plain(self.log_prob_of(self._here(data[part]), given)))
-        return out
+        return self._log_prob_in_parts(data, _ROWS, orders=given)
 
     def _checked_orders(self, op: str, orders: Any) -> NDArray[np.int64]:
         rows = list(orders) if isinstance(orders, Iterable) else [orders]
@@ -162,21 +175,25 @@ class EoNADE(VectorModel):
         return np.array([permutation(op, "each of orders", row, self.n_visible) for row in rows])
 
     def _log_prob_in_order(self, x: Any, order: NDArray[np.int64]) -> Any:
-        columns = list(self._walk(x, order))
+        rows, labels = split(x)
+        columns = list(self._walk(rows, order, labels))
         logits: Any = np.concatenate([columns[t] for t in np.argsort(order)], axis=1)
-        return dense.bernoulli_log_prob(logits, x)
+        return dense.bernoulli_log_prob(logits, rows)
 
-    def _walk(self, x: Any, order: NDArray[np.int64]) -> Iterator[Any]:
+    def _walk(self, x: Any, order: NDArray[np.int64], labels: Any) -> Iterator[Any]:
         """Logits (n, 1) of one dimension after another, given those before it in x, which may be drawn meanwhile."""
-        a = self._nothing_known(len(x))
+        a = self._nothing_known(len(x), labels)
         for d in order:
             yield self._logit_of(a, d)
             a = self._with(a, x, d)
 
-    def _nothing_known(self, n: int) -> Any:
-        """The first layer's sums."""
-        bias = self.layers[0].bias
-        return full(plain(bias), (n, 1), 0, np.float32) + bias
+    def _nothing_known(self, n: int, labels: Any) -> Any:
+        """The first layer's sums, by the label alone."""
+        bias: Any = self.layers[0].bias
+        if self.label_weight is None:
+            return full(plain(bias), (n, 1), 0, np.float32) + bias
+        of_label: Any = self.label_weight
+        return dense.linear(one_hot(labels, self.n_classes), of_label, bias)
 
     def _with(self, a: Any, x: Any, d: int) -> Any:
         """Those sums when dimension d is known, too."""
@@ -193,19 +210,21 @@ class EoNADE(VectorModel):
 
     def _fitted_log_prob(self, x: Any, key: Key) -> Any:
         """The mean over all orders, estimated: see the notes of the class."""
+        x, labels = split(x)
         n, dims = x.shape
         u: Any = sample.uniform((n, dims + 1), key, device=x)
         n_known = np.minimum((u[:, :1] * dims).astype(np.int64), dims - 1)  # d - 1
         u = u[:, 1:]
         known = (u < np.take_along_axis(np.sort(u, axis=1), n_known, axis=1)).astype(np.uint8)
-        logits = self.logits(x, known)
+        logits = self.logits(x, known, labels)
         # A certain hit costs nothing: the logit of what is known is put far on its side.
         certain = np.where(x != 0, np.float32(200), np.float32(-200))
         log_p = dense.bernoulli_log_prob(np.where(known != 0, certain, logits), x)
         return log_p * (dims / (dims - known.sum(axis=1, dtype=np.int64))).astype(np.float32)
 
     def _weights(self) -> Sequence[Tensor]:
-        return [layer.weight for layer in self.layers]
+        labels = [] if self.label_weight is None else [self.label_weight]
+        return [layer.weight for layer in self.layers] + labels
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
         start_bias(self.layers[-1].bias, logits)
@@ -216,6 +235,7 @@ class EoNADE(VectorModel):
         self,
         n: int,
         *,
+        labels: Any = None,
         method: Method = "cached",
         partial: Any = None,
         temperature: float = 1.0,
@@ -228,6 +248,8 @@ class EoNADE(VectorModel):
         ----------
         n : int
             Rows.
+        labels : (n,) or () array_like of int, optional
+            Class of each row, or of all, for a model of classes.
         method : {"cached", "naive"}
             With the first layer's sums brought up to date by each draw; or all of them summed again. The rows are the
             same, bit for bit.
@@ -246,7 +268,7 @@ class EoNADE(VectorModel):
         (n, n_visible) uint8
         """
         orders = self.orders if order is None else self._checked_orders("EoNADE.sample", [order])
-        return self._draw_in_orders(self._asked(n, method, partial, temperature, key), orders, method)
+        return self._draw_in_orders(self._asked(n, labels, method, partial, temperature, key), orders, method)
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
         return self._draw_in_orders(asked, self.orders, method)
@@ -269,12 +291,12 @@ class EoNADE(VectorModel):
     def _draw_in_order(self, draws: Draws, order: NDArray[np.int64], method: Method) -> NDArray[np.uint8]:
         x: NDArray[np.uint8] = draws.rows()
         with no_grad():
-            walk = self._walk(x, order) if method == "cached" else None
+            walk = self._walk(x, order, draws.labels) if method == "cached" else None
             for t, d in enumerate(order):
                 if walk is not None:
                     logit = next(walk)
                 else:
-                    a = self._nothing_known(len(x))
+                    a = self._nothing_known(len(x), draws.labels)
                     for known in order[:t]:
                         a = self._with(a, x, known)
                     logit = self._logit_of(a, d)

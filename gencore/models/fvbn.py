@@ -34,6 +34,8 @@ class FVBN(MaskedNet):
         Which dimension comes first, second, ...: a permutation of 0 to D - 1; by default 0, 1, 2, ...
     activation : {"tanh", "relu", "softplus", "logistic", "identity"}
         Of hidden units.
+    n_classes : int
+        0, or that of the `labels` on which rows depend: hidden units and logits see the label.
     seed : int
         All randomness follows from it.
 
@@ -59,18 +61,20 @@ class FVBN(MaskedNet):
         hidden: Sequence[int] = (),
         order: Sequence[int] | None = None,
         activation: dense.Activation = "tanh",
+        n_classes: int = 0,
         seed: int = 0,
     ) -> None:
         visible, groups = count("FVBN", "n_visible", n_visible), sizes("FVBN", "hidden", hidden, least=0)
         dense.activation_code("FVBN", activation)
         places = None if order is None else permutation("FVBN", "order", order, visible)
+        classes = count("FVBN", "n_classes", n_classes, least=0)
         super().__init__(
             seed, n_visible=visible, hidden=groups, order=None if places is None else places.tolist(),
-            activation=activation,
+            activation=activation, n_classes=classes,
         )  # fmt: skip
         self.activation = activation
         # The group of the dimension at place t + 1 sees places up to t.
         units = [np.repeat(np.arange(visible - 1), size) for size in groups]
         first = np.arange(visible) if places is None else np.argsort(places)
         keys = Generator(int(self.generator.key()))
-        self._build([len(u) for u in units], [(first, *units)], direct=False, keys=keys)
+        self._build([len(u) for u in units], [(first, *units)], direct=False, keys=keys, n_classes=classes)

@@ -40,6 +40,8 @@ class MADE(MaskedNet):
         Connect dimensions to those after them past the hidden layers, too.
     activation : {"relu", "softplus", "logistic", "tanh"}
         Of hidden units.
+    n_classes : int
+        0, or that of the `labels` on which rows depend: hidden units and logits see the label.
     seed : int
         All randomness follows from it, that of the masks included.
 
@@ -49,6 +51,8 @@ class MADE(MaskedNet):
         Of weights (k, n) and biases (n,): ``model.layers[0].weight``. Weights that no mask lets through stay 0.
     direct : (D, D) Tensor, or None
         The weights past the hidden layers.
+    label_weight, label_bias : (n_classes, n) and (n_classes, D) Tensor, or None
+        What a label adds to the sums of the first hidden layer, and to the logits.
 
     Notes
     -----
@@ -73,6 +77,7 @@ class MADE(MaskedNet):
         order: Literal["random"] | Sequence[int] | None = None,
         direct: bool = False,
         activation: dense.Activation = "relu",
+        n_classes: int = 0,
         seed: int = 0,
     ) -> None:
         visible, masks = count("MADE", "n_visible", n_visible), count("MADE", "n_masks", n_masks)
@@ -82,9 +87,11 @@ class MADE(MaskedNet):
         if drawn and order != "random":
             raise ValueError(f"MADE: expected order to be 'random' or a permutation, received {order!r}")
         places = None if drawn or order is None else permutation("MADE", "order", order, visible)
+        classes = count("MADE", "n_classes", n_classes, least=0)
         super().__init__(
             seed, n_visible=visible, hidden=widths, n_masks=masks,
             order=order if places is None else places.tolist(), direct=connected, activation=activation,
+            n_classes=classes,
         )  # fmt: skip
         self.activation = activation
         keys = Generator(int(self.generator.key()))
@@ -94,7 +101,7 @@ class MADE(MaskedNet):
                 places = np.argsort(sample.uniform(visible, keys), kind="stable")
             first = np.arange(visible) if places is None else np.argsort(places)
             degrees.append(_degrees(first, widths, keys, ascending=masks == 1))
-        self._build(widths, degrees, direct=connected, keys=keys)
+        self._build(widths, degrees, direct=connected, keys=keys, n_classes=classes)
 
 
 def _degrees(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from gencore._devices import to_host
 from gencore.autograd import Tensor
 from gencore.autograd.tensors import plain
 from gencore.kernels import autoregressive
+from gencore.kernels._arrays import contiguous, full
 from gencore.models._exact import Method
 from gencore.models._neural import start_bias
-from gencore.models._vectors import Asked, VectorModel, permutation
+from gencore.models._vectors import Asked, VectorModel, one_hot, permutation, split
 from gencore.nn import init
 from gencore.nn.module import parameter
 from gencore.random import Generator
@@ -34,6 +36,8 @@ class NADE(VectorModel):
         Dimensions D of the data, hidden units H.
     order : sequence of int, optional
         Which dimension comes first, second, ...: a permutation of 0 to D - 1; by default 0, 1, 2, ...
+    n_classes : int
+        0, or that of the `labels` on which rows depend: all conditionals see the label.
     seed : int
         All randomness follows from it.
 
@@ -45,6 +49,8 @@ class NADE(VectorModel):
         c.
     visible_bias : (D,) Tensor
         b. The first ``fit`` starts it at the data's rates.
+    label_weight : (n_classes, H) Tensor, or None
+        What a label adds to c.
 
     Examples
     --------
@@ -57,33 +63,60 @@ class NADE(VectorModel):
     """
 
     def __init__(
-        self, n_visible: int, n_hidden: int, *, order: Sequence[int] | None = None, seed: int = 0
+        self,
+        n_visible: int,
+        n_hidden: int,
+        *,
+        order: Sequence[int] | None = None,
+        n_classes: int = 0,
+        seed: int = 0,
     ) -> None:
         visible, hidden = count("NADE", "n_visible", n_visible), count("NADE", "n_hidden", n_hidden)
         places = None if order is None else permutation("NADE", "order", order, visible)
+        classes = count("NADE", "n_classes", n_classes, least=0)
         super().__init__(
-            seed, n_visible=visible, n_hidden=hidden, order=None if places is None else places.tolist()
-        )
+            seed, n_visible=visible, n_hidden=hidden, order=None if places is None else places.tolist(),
+            n_classes=classes,
+        )  # fmt: skip
+        self.n_classes = classes
         self.n_visible, self.n_hidden, self._order = visible, hidden, places
         keys = Generator(int(self.generator.key()))
         self.weight = parameter(init.glorot_uniform((visible, hidden), keys))
         self.output_weight = parameter(init.glorot_uniform((visible, hidden), keys))
         self.hidden_bias = parameter(np.zeros(hidden, np.float32))
         self.visible_bias = parameter(np.zeros(visible, np.float32))
+        self.label_weight = parameter(init.glorot_uniform((classes, hidden), keys)) if classes else None
         self.eval()
 
     # --- probabilities ----------------------------------------------------------------------------------------
 
     def log_prob_of(self, x: Any) -> Any:
         """Log-probability of rows as kernels take them, (n,), differentiable with respect to the parameters."""
+        rows, labels = split(x)
+        w, c, v, b, order = self._net()
+        if labels is not None:
+            rows = np.concatenate([one_hot(labels, self.n_classes), rows], axis=1)
+        log_p = autoregressive.nade_log_prob(rows, w, c, v, b, order=order)
+        # A label's bits come first and are seen, not judged: each has probability 1 / 2 whatever it is.
+        return log_p if labels is None else log_p + self.n_classes * math.log(2)
+
+    def _net(self) -> tuple[Any, Any, Any, Any, Any]:
+        """Weights, biases and order as kernels take them; a label's bits are dimensions that lead the order."""
         w: Any = self.weight
-        c: Any = self.hidden_bias
         v: Any = self.output_weight
         b: Any = self.visible_bias
-        return autoregressive.nade_log_prob(x, w, c, v, b, order=self._here(self._order))
+        order = self._order
+        if self.label_weight is not None:
+            n = self.n_classes
+            w = np.concatenate([self.label_weight, w])
+            v = np.concatenate([full(plain(v), (n, self.n_hidden), 0, np.float32), v])
+            b = np.concatenate([full(plain(b), (n,), 0, np.float32), b])
+            order = None if order is None else np.concatenate([np.arange(n), n + order])
+        return w, self.hidden_bias, v, b, self._here(order)
 
     def _weights(self) -> Sequence[Tensor]:
-        return self.weight, self.output_weight
+        labels = [] if self.label_weight is None else [self.label_weight]
+        return [self.weight, self.output_weight, *labels]
 
     def _start_at(self, logits: NDArray[np.float32]) -> None:
         start_bias(self.visible_bias, logits)
@@ -91,14 +124,21 @@ class NADE(VectorModel):
     # --- sampling ---------------------------------------------------------------------------------------------
 
     def _draw(self, asked: Asked, method: Method) -> NDArray[np.uint8]:
-        w, c, v, b = map(plain, (self.weight, self.hidden_bias, self.output_weight, self.visible_bias))
-        options: dict[str, Any] = {"order": self._here(self._order), "temperature": asked.temperature}
+        w, c, v, b, order = map(plain, self._net())
+        options: dict[str, Any] = {"order": order, "temperature": asked.temperature}
         (n, _), given, mask, number = asked.shape, asked.given, asked.mask, asked.key
+        bits = None if asked.labels is None else one_hot(asked.labels, self.n_classes)
 
         def draw(given: Any, mask: Any) -> NDArray[np.uint8]:
-            return autoregressive.nade_sample(
+            if bits is not None:
+                nothing = np.zeros(asked.shape, np.uint8)
+                given = np.concatenate([bits, nothing if given is None else given], axis=1)
+                mask = np.concatenate([np.ones_like(bits), nothing if mask is None else mask], axis=1)
+            drawn = autoregressive.nade_sample(
                 w, c, v, b, n, number, given=self._here(given), mask=self._here(mask), **options
             )
+            of_dimensions: NDArray[np.uint8] = contiguous(drawn[:, self.n_classes :])
+            return of_dimensions
 
         if method == "cached":
             return draw(given, mask)
