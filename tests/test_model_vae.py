@@ -499,7 +499,7 @@ def test_wrong_arguments_of_fit_leave_the_model_as_it_was(latent, changes, named
 
 def test_masked_rows_are_refused():
     x = np.ma.masked_array(np.zeros((3, 4)), mask=np.eye(3, 4))
-    with pytest.raises(ValueError, match="expected x to hold numbers, received a masked array"):
+    with pytest.raises(ValueError, match="expected x without masked elements, received 3 of them"):
         VAE(4, 2, hidden=(3,)).elbo(x)
     with pytest.raises(TypeError, match="hidden to be a sequence of integers, received 5"):
         VAE(4, 2, hidden=5)

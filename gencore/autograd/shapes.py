@@ -407,7 +407,7 @@ defvjp(_scatter, lambda g, _ans, _g, _shape, index: g[index])
 
 
 def _tensor_getitem(self: Tensor, index: Any) -> Any:
-    return _getitem(self, array_index(index))
+    return _getitem(self, array_index(index, self._data))
 
 
 @_numpy(np.take)
@@ -421,7 +421,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 @_numpy(np.take_along_axis)
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """As ``numpy.take_along_axis``."""
-    indices, axis = array_index(indices), axis % x.ndim
+    indices, axis = array_index(indices, plain(x)), axis % x.ndim
     along = (
         np.arange(n, like=indices).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)
     )

@@ -148,7 +148,7 @@ class Tensor(Operators):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._may_edit("setitem", value)
-        self._data[array_index(index)] = value._data if isinstance(value, Tensor) else value
+        self._data[array_index(index, self._data)] = value._data if isinstance(value, Tensor) else value
         self._bump()
 
     def _in_place(self, ufunc: Any, other: Any) -> Tensor:
@@ -261,15 +261,18 @@ def plain(x: Any) -> Any:
     return x._data if isinstance(x, Tensor) else x
 
 
-def array_index(index: Any) -> Any:
-    """An index with arrays in place of Tensors and of lists, which may be edited before backward reads them."""
-    return tuple(map(_index_part, index)) if isinstance(index, tuple) else _index_part(index)
+def array_index(index: Any, x: Any) -> Any:
+    """An index of the array x, with arrays beside it in place of Tensors and lists; those may be edited later."""
+    if isinstance(index, tuple):
+        return tuple([_index_part(part, x) for part in index])
+    return _index_part(index, x)
 
 
-def _index_part(index: Any) -> Any:
-    if type(index) is list:
-        return np.array(index) if index else np.array(index, np.int64)
-    return plain(index)
+def _index_part(index: Any, x: Any) -> Any:
+    index = np.array(index, None if index else np.int64) if type(index) is list else plain(index)
+    if isinstance(index, np.ndarray) and not isinstance(x, np.ndarray):
+        return np.asarray(index, like=x)
+    return index
 
 
 def tensor(x: Any, requires_grad: bool = False, *, dtype: DTypeLike | None = None) -> Tensor:
