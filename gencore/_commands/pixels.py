@@ -98,7 +98,7 @@ def _plan(args: argparse.Namespace, data: Data, rows: Rows, take: Take) -> train
         learning=f"log-likelihood, {args.optimizer}",
         options={
             "optimizer": args.optimizer, "clip_norm": args.clip_norm, "patience": args.patience,
-            "validation": held_out.get("valid"), **({} if labels is None else {"labels": labels}),
+            "validation": held_out.get("valid"), "labels": labels,
         },
         figures=exact.figures,
         result=result,

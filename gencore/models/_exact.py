@@ -104,15 +104,27 @@ class ExactModel(NeuralModel):
             if len(wrong):
                 raise ValueError(f"{op}: expected {name} to be finite, received {wrong[0]}")
 
-    def _pair(self, op: str, validation: Any, examples: str) -> tuple[Any, Any]:
-        """Held-out examples and their labels, or None."""
+    @abstractmethod
+    def _as_examples(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
+        """Examples as kernels take them."""
+
+    def _as_data(self, op: str, name: str, X: Any, labels: Any) -> Data:
+        """Examples as kernels take them, with their labels if the model is one of classes."""
+        examples = self._as_examples(op, name, X)
+        classes = self._as_labels(op, labels, len(examples))
+        return examples if classes is None else (examples, classes)
+
+    def _as_held_out(self, op: str, validation: Any, examples: str) -> Data | None:
+        """The same of held-out ones, or of a tuple of those and their labels; None of none."""
+        if validation is None:
+            return None
         pair = validation if isinstance(validation, tuple) else (validation, None)
         if len(pair) != 2 or (isinstance(validation, tuple) and self.n_classes == 0):
             what = (
                 f"{examples} and their labels" if self.n_classes else f"{examples} alone, as n_classes is 0"
             )
             raise ValueError(f"{op}: expected validation to be {what}, received a tuple of {len(pair)}")
-        return pair
+        return self._as_data(op, "validation", from_device(pair[0]), pair[1])
 
     def _as_labels(self, op: str, labels: Any, n: int) -> NDArray[np.int64] | None:
         """(n,) int64, or None for a model without classes."""

@@ -203,7 +203,7 @@ class MaskedNet(VectorModel):
         nothing = draws.rows()
         given, mask = (nothing if a is None else a for a in (draws.given, draws.mask))
         return Draws(
-            np.concatenate([full(draws.noise, bits.shape, 0, np.float32), draws.noise], axis=1),
+            _widened(draws.noise, self.n_classes),
             np.concatenate([bits, given], axis=1), np.concatenate([full(bits, bits.shape, 1, np.uint8), mask], axis=1),
             draws.uniform,
         )  # fmt: skip

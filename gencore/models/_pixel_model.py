@@ -234,9 +234,7 @@ class PixelModel(ExactModel):
             The loss or a parameter is no longer finite; the last good checkpoint is untouched.
         """
         op = f"{type(self).__name__}.fit"
-        data, held_out = self._as_data(op, "X", X, labels), None
-        if validation is not None:
-            held_out = self._as_data(op, "validation", *self._pair(op, validation, "images"))
+        data, held_out = self._as_data(op, "X", X, labels), self._as_held_out(op, validation, "images")
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
             callbacks,
@@ -333,16 +331,10 @@ class PixelModel(ExactModel):
             return None, None
         also = (self.shape[:2],) if self.shape[2] == 1 else ()
         values, keep = self._known(partial, n, self.shape, *also)
-        images = self._as_images(f"{type(self).__name__}.sample", "partial", values)
+        images = self._as_examples(f"{type(self).__name__}.sample", "partial", values)
         return np.ascontiguousarray(np.broadcast_to(images, (n, *self.shape))), keep
 
-    def _as_data(self, op: str, name: str, X: Any, labels: Any) -> Any:
-        """Images as kernels take them, with their labels if the model is one of classes."""
-        images = self._as_images(op, name, X)
-        classes = self._as_labels(op, labels, len(images))
-        return images if classes is None else (images, classes)
-
-    def _as_images(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
+    def _as_examples(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
         """Levels (n, H, W, C), converted once."""
         array = as_numbers(op, name, from_device(X))
         flat = int(np.prod(self.shape))

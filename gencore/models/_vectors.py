@@ -23,7 +23,7 @@ from gencore.models._exact import ExactModel, Method
 from gencore.models._neural import logits_of_rates
 from gencore.random import KeyLike, as_key
 from gencore.train import Callback, History, Schedule
-from gencore.train.fit import Data, Options
+from gencore.train.fit import Options
 
 __all__ = ["Asked", "Draws", "VectorModel", "one_hot", "permutation", "sizes", "split"]
 
@@ -124,11 +124,8 @@ class VectorModel(ExactModel):
             self._as_data(f"{type(self).__name__}.log_prob", "X", X, labels), _ROWS
         )
 
-    def _as_data(self, op: str, name: str, X: Any, labels: Any) -> Data:
-        """Rows as kernels take them, with their labels if the model is one of classes."""
-        rows = as_states(op, name, from_device(X), self.n_visible)
-        classes = self._as_labels(op, labels, len(rows))
-        return rows if classes is None else (rows, classes)
+    def _as_examples(self, op: str, name: str, X: Any) -> NDArray[np.uint8]:
+        return as_states(op, name, X, self.n_visible)
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -183,9 +180,8 @@ class VectorModel(ExactModel):
             The loss or a parameter is no longer finite; the last good checkpoint is untouched.
         """
         name = f"{type(self).__name__}.fit"
-        data, held_out = self._as_data(name, "X", X, labels), None
-        if validation is not None:
-            held_out = self._as_data(name, "validation", *self._pair(name, validation, "rows"))
+        data = self._as_data(name, "X", from_device(X), labels)
+        held_out = self._as_held_out(name, validation, "rows")
         options = Options(
             epochs, batch_size, lr, clip_norm, patience, "validation_log_prob", checkpoint, checkpoint_every, resume,
             callbacks,
